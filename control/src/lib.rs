@@ -1,0 +1,2 @@
+//! What others see of the switch.
+#![forbid(unsafe_code)]

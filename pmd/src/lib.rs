@@ -1,0 +1,2 @@
+//! Poll-mode drivers.
+#![deny(unsafe_code)]
