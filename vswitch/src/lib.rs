@@ -1,2 +1,5 @@
 //! The switch.
 #![forbid(unsafe_code)]
+
+pub mod flow;
+pub mod tables;

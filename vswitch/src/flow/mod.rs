@@ -1,0 +1,3 @@
+//! From a frame to a decision that was already made: headers to key, key to hash, hash to cached action.
+
+pub mod hash;

@@ -1,0 +1,96 @@
+//! Version counters by which a cached decision notices that a table changed under it.
+//!
+//! Each key of a packet-written table falls on one slot. Whoever inserts, moves or removes a key
+//! advances that slot and no other; whoever decides a flow keeps the slots that it asked (also those
+//! that had no answer) with their versions as a [`Witness`]. A hit of the flow cache compares them:
+//! two loads a frame, and one flapping key makes stale only the few flows that share its slot.
+//!
+//! The order that makes this safe: a reader takes the version *before* it reads the table, a writer
+//! advances it *after* it has changed the table. A race then makes a cached decision stale too early,
+//! never wrong for good.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What a decision saw of a table: a slot and its version at that time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Witness {
+    /// Which slot the key falls on.
+    pub slot: u16,
+    /// The slot's version before the table was read.
+    pub version: u32,
+}
+
+impl Witness {
+    /// For a decision that asked no table: never stale.
+    pub const NOTHING: Witness = Witness { slot: RESERVED, version: 0 };
+
+    /// For an answer that must not be kept: stale from the start.
+    pub const STALE: Witness = Witness { slot: RESERVED, version: 1 };
+}
+
+/// The slot that no key falls on, so that it stays at version 0.
+const RESERVED: u16 = 0;
+
+/// The slots of one table.
+#[derive(Debug)]
+pub struct Versions {
+    slots: Box<[AtomicU32]>,
+    mask: u16,
+}
+
+impl Versions {
+    /// At least `keys` slots, a power of two between 64 and 65,536.
+    pub fn new(keys: usize) -> Versions {
+        let count = keys.next_power_of_two().clamp(64, 1 << 16);
+        Versions { slots: (0..count).map(|_| AtomicU32::new(0)).collect(), mask: (count - 1) as u16 }
+    }
+
+    /// The slot of a key by its 64-bit hash (by the highest bits; tables use the low ones).
+    #[inline]
+    pub fn slot(&self, hash: u64) -> u16 {
+        ((hash >> 48) as u16 & self.mask).max(RESERVED + 1)
+    }
+
+    /// What is to be kept of `slot` by one who reads the table now, afterwards.
+    #[inline]
+    pub fn witness(&self, slot: u16) -> Witness {
+        Witness { slot, version: self.slots[usize::from(slot & self.mask)].load(Ordering::Acquire) }
+    }
+
+    /// Whether nothing has happened on the slot since.
+    #[inline]
+    pub fn is_current(&self, witness: Witness) -> bool {
+        self.slots[usize::from(witness.slot & self.mask)].load(Ordering::Relaxed) == witness.version
+    }
+
+    /// Advances a slot after its key changed, while the writer still holds the key; the writer itself
+    /// may keep what this returns as its own witness.
+    pub(super) fn advance(&self, slot: u16) -> Witness {
+        let before = self.slots[usize::from(slot & self.mask)].fetch_add(1, Ordering::Release);
+        Witness { slot, version: before.wrapping_add(1) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_stays_current_and_stale_never_is() {
+        let versions = Versions::new(64);
+        for hash in (0..=u16::MAX).map(|high| u64::from(high) << 48) {
+            versions.advance(versions.slot(hash));
+        }
+        assert!(versions.is_current(Witness::NOTHING));
+        assert!(!versions.is_current(Witness::STALE));
+    }
+
+    #[test]
+    fn an_advance_makes_only_its_own_slot_stale() {
+        let versions = Versions::new(1 << 16);
+        let (one, other) = (versions.witness(7), versions.witness(8));
+        let after = versions.advance(7);
+        assert!(!versions.is_current(one));
+        assert!(versions.is_current(other) && versions.is_current(after));
+    }
+}
