@@ -1,0 +1,449 @@
+//! A batch: up to [`BATCH`] frames that an rx queue lends for one burst.
+//!
+//! A frame is a *head* (its first bytes, contiguous, in memory that only we can write, with headroom
+//! before it) and any number of further *segments*. Headers are parsed from the head and nowhere else;
+//! segments may lie in memory that a hostile guest is writing at this moment, so no method reads a
+//! segment but those that copy it away. All of it is lent: the lifetime `'q` ties the batch to the queue
+//! and to the worker's [`RxMemory`], so nothing of it can be kept past the burst. What shall outlive it is
+//! copied into the arena, or taken, if it lies there already ([`Burst::take`](crate::gather::Burst::take)).
+//!
+//! Where frames lie, by driver: AF_XDP pushes arena [`Buffer`]s (owned, chains for jumbo frames); a TAP
+//! reads up to 64 KB into [`Scratch`], memory of the worker that all its TAPs share, one burst after the
+//! other, so a thousand idle ones cost nothing; a guest's frame is a head copied into scratch and segments
+//! that stay where they are.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use crate::arena::Buffer;
+use crate::offload::Offload;
+use crate::pool::Pool;
+
+/// The most frames that travel together.
+pub const BATCH: usize = 64;
+
+/// The longest frame: 64 KB of IP behind an Ethernet header with two VLAN tags.
+pub const MAX_FRAME: usize = 65_535 + 22;
+
+/// Bytes of a worker's scratch memory. It holds seven of the largest frames or a full batch of small
+/// ones, and stays within a core's second-level cache.
+pub const SCRATCH: usize = 512 << 10;
+
+/// Segments that a batch has room for: 17 fragments (the kernel's `MAX_SKB_FRAGS`) for each frame.
+const SEGMENTS: usize = BATCH * 17;
+
+/// Bytes after a frame's head, wherever they lie.
+pub(crate) struct Segment {
+    pub(crate) start: NonNull<u8>,
+    pub(crate) len: u32,
+    pub(crate) buffer: Option<Buffer>,
+}
+
+pub(crate) struct Frame {
+    pub(crate) head: NonNull<u8>,
+    pub(crate) head_len: u32,
+    pub(crate) headroom: u32,
+    /// Bytes of all segments.
+    pub(crate) rest: u32,
+    pub(crate) first_segment: u16,
+    pub(crate) segments: u16,
+    /// Whether the frame lies in arena buffers that may be taken.
+    pub(crate) buffer: Option<Buffer>,
+    pub(crate) offload: Offload,
+}
+
+/// Frames that a driver met and could not hand up, by reason. They count as received and dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// The frame's offload metadata contradicts the frame.
+    pub bad_offload: u32,
+    /// Longer than the port or the switch can take.
+    pub too_long: u32,
+    /// No free frame in the arena to receive it into.
+    pub no_frame: u32,
+}
+
+impl Refused {
+    /// All of them.
+    pub fn total(self) -> u32 {
+        self.bad_offload + self.too_long + self.no_frame
+    }
+}
+
+/// What a worker lends to its rx queues, one burst after the other. Allocated once.
+pub struct RxMemory {
+    frames: Vec<Frame>,
+    segments: Vec<Segment>,
+    scratch: Box<[u8]>,
+}
+
+// SAFETY: between bursts the lists are empty, and during one a batch borrows the memory exclusively;
+// what the pointers of a batch point to is lent for as long.
+unsafe impl Send for RxMemory {}
+
+impl Default for RxMemory {
+    fn default() -> Self {
+        RxMemory::new()
+    }
+}
+
+impl RxMemory {
+    /// Allocates the lists and the scratch memory.
+    pub fn new() -> RxMemory {
+        RxMemory {
+            frames: Vec::with_capacity(BATCH),
+            segments: Vec::with_capacity(SEGMENTS),
+            scratch: vec![0; SCRATCH].into_boxed_slice(),
+        }
+    }
+
+    /// Starts a burst: an empty batch, and the scratch memory that its frames may lie in.
+    #[inline]
+    pub fn lend(&mut self) -> (Batch<'_>, Scratch<'_>) {
+        self.frames.clear();
+        self.segments.clear();
+        let batch = Batch {
+            frames: &mut self.frames,
+            segments: &mut self.segments,
+            refused: Refused::default(),
+            lent: PhantomData,
+        };
+        (batch, Scratch { rest: &mut self.scratch })
+    }
+}
+
+/// Scratch memory for the frames of one burst, handed out from the front.
+pub struct Scratch<'q> {
+    rest: &'q mut [u8],
+}
+
+impl<'q> Scratch<'q> {
+    /// What is left, to read into before it is known how much will be used.
+    #[inline]
+    pub fn rest(&mut self) -> &mut [u8] {
+        self.rest
+    }
+
+    /// Takes the first `len` bytes for the burst (fewer if there are fewer). What follows begins on a
+    /// cache line of its own.
+    #[inline]
+    pub fn take(&mut self, len: usize) -> &'q mut [u8] {
+        let rest = std::mem::take(&mut self.rest);
+        let whole = len.next_multiple_of(64).min(rest.len());
+        let (taken, rest) = rest.split_at_mut(whole);
+        self.rest = rest;
+        let len = len.min(whole);
+        &mut taken[..len]
+    }
+}
+
+/// Frames on their way together.
+pub struct Batch<'q> {
+    pub(crate) frames: &'q mut Vec<Frame>,
+    pub(crate) segments: &'q mut Vec<Segment>,
+    refused: Refused,
+    lent: PhantomData<&'q mut [u8]>,
+}
+
+/// For drivers: filling a batch.
+impl<'q> Batch<'q> {
+    /// Whether the batch has no room for another frame.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.frames.len() >= BATCH
+    }
+
+    /// Adds a frame that lies in an arena buffer, whole or (see [`append_buffer`](Self::append_buffer))
+    /// its beginning. A full batch drops it, back to the arena.
+    #[inline]
+    pub fn push_buffer(&mut self, buffer: Buffer, offload: Offload) {
+        if self.is_full() {
+            return;
+        }
+        self.frames.push(Frame {
+            head: buffer.as_ptr(),
+            head_len: buffer.len() as u32,
+            headroom: buffer.headroom() as u32,
+            rest: 0,
+            first_segment: self.segments.len() as u16,
+            segments: 0,
+            buffer: Some(buffer),
+            offload,
+        });
+    }
+
+    /// Adds a frame that lies in memory of the worker or of the driver, private to us until the burst
+    /// ends: `memory[headroom..]` is the frame or its head.
+    #[inline]
+    pub fn push_private(&mut self, memory: &'q mut [u8], headroom: usize, offload: Offload) {
+        if self.is_full() || headroom > memory.len() {
+            return;
+        }
+        let head = &mut memory[headroom..];
+        self.frames.push(Frame {
+            head_len: head.len() as u32,
+            head: NonNull::from(head).cast(),
+            headroom: headroom as u32,
+            rest: 0,
+            first_segment: self.segments.len() as u16,
+            segments: 0,
+            buffer: None,
+            offload,
+        });
+    }
+
+    /// Adds an arena buffer to the end of the frame that was pushed last.
+    #[inline]
+    pub fn append_buffer(&mut self, buffer: Buffer) {
+        let (start, len) = (buffer.as_ptr(), buffer.len() as u32);
+        self.append(Segment { start, len, buffer: Some(buffer) });
+    }
+
+    /// Adds lent bytes to the end of the frame that was pushed last.
+    #[inline]
+    pub fn append_lent(&mut self, bytes: &'q [u8]) {
+        self.append(Segment { start: NonNull::from(bytes).cast(), len: bytes.len() as u32, buffer: None });
+    }
+
+    /// Adds bytes of foreign memory, which its owner may be writing, to the end of the frame that was
+    /// pushed last.
+    ///
+    /// # Safety
+    /// `len` bytes at `start` stay mapped and readable until the batch is gone.
+    #[inline]
+    pub unsafe fn append_foreign(&mut self, start: NonNull<u8>, len: u32) {
+        self.append(Segment { start, len, buffer: None });
+    }
+
+    #[inline]
+    fn append(&mut self, segment: Segment) {
+        if let Some(frame) = self.frames.last_mut()
+            && self.segments.len() < SEGMENTS
+        {
+            frame.rest += segment.len;
+            frame.segments += 1;
+            self.segments.push(segment);
+        }
+    }
+
+    /// Takes back the frame that was pushed last, counting it as refused is up to the caller.
+    pub fn unpush(&mut self) {
+        if let Some(frame) = self.frames.pop() {
+            self.segments.truncate(frame.first_segment as usize);
+        }
+    }
+
+    /// Where the driver counts frames that it cannot hand up.
+    #[inline]
+    pub fn refused_mut(&mut self) -> &mut Refused {
+        &mut self.refused
+    }
+}
+
+/// For the worker: looking at frames and changing them.
+impl Batch<'_> {
+    /// How many frames there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Frames that the driver could not hand up in this burst.
+    #[inline]
+    pub fn refused(&self) -> Refused {
+        self.refused
+    }
+
+    /// The private first bytes of frame `i`.
+    #[inline]
+    pub fn head(&self, i: usize) -> &[u8] {
+        let frame = &self.frames[i];
+        // SAFETY: the head lies in a buffer that the frame owns or in memory lent to us alone for `'q`.
+        unsafe { std::slice::from_raw_parts(frame.head.as_ptr(), frame.head_len as usize) }
+    }
+
+    /// The private first bytes of frame `i`, to write.
+    #[inline]
+    pub fn head_mut(&mut self, i: usize) -> &mut [u8] {
+        let frame = &mut self.frames[i];
+        // SAFETY: as in `head`; heads of different frames do not overlap, and `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(frame.head.as_ptr(), frame.head_len as usize) }
+    }
+
+    /// Bytes of frame `i`, head and segments.
+    #[inline]
+    pub fn frame_len(&self, i: usize) -> usize {
+        let frame = &self.frames[i];
+        (frame.head_len + frame.rest) as usize
+    }
+
+    /// What frame `i` still needs.
+    #[inline]
+    pub fn offload(&self, i: usize) -> Offload {
+        self.frames[i].offload
+    }
+
+    /// Says what frame `i` still needs.
+    #[inline]
+    pub fn set_offload(&mut self, i: usize, offload: Offload) {
+        self.frames[i].offload = offload;
+    }
+
+    /// Makes room for `count` bytes at position `at` of frame `i` by moving what is before it towards
+    /// the front, and gives the room to fill. `None`, and nothing changed, if the headroom is too small
+    /// or `at` lies outside the head. The offload metadata moves along.
+    #[inline]
+    pub fn insert(&mut self, i: usize, at: usize, count: usize) -> Option<&mut [u8]> {
+        let frame = &mut self.frames[i];
+        if frame.headroom < count as u32 || at > frame.head_len as usize {
+            return None;
+        }
+        frame.offload = frame.offload.shifted(count as i32)?;
+        // SAFETY: `headroom` bytes before the head belong to it.
+        frame.head = unsafe { frame.head.sub(count) };
+        frame.headroom -= count as u32;
+        frame.head_len += count as u32;
+        let head = self.head_mut(i);
+        head.copy_within(count..count + at, 0);
+        Some(&mut head[at..at + count])
+    }
+
+    /// Takes `count` bytes at position `at` out of frame `i`. False, and nothing changed, if the head
+    /// does not hold them. The offload metadata moves along.
+    #[inline]
+    pub fn remove(&mut self, i: usize, at: usize, count: usize) -> bool {
+        let frame = &mut self.frames[i];
+        let Some(offload) = frame.offload.shifted(-(count as i32)) else { return false };
+        if at + count > frame.head_len as usize {
+            return false;
+        }
+        frame.offload = offload;
+        self.head_mut(i).copy_within(0..at, count);
+        let frame = &mut self.frames[i];
+        // SAFETY: the head is at least `count` bytes long.
+        frame.head = unsafe { frame.head.add(count) };
+        frame.headroom += count as u32;
+        frame.head_len -= count as u32;
+        true
+    }
+
+    /// Copies `dst.len()` bytes of frame `i` from position `from` on; false if it has fewer.
+    #[inline]
+    pub fn read(&self, i: usize, from: usize, dst: &mut [u8]) -> bool {
+        if from + dst.len() > self.frame_len(i) {
+            return false;
+        }
+        let mut at = 0;
+        self.pieces(i, from, dst.len(), |start, len| {
+            // SAFETY: `pieces` gives readable memory of the frame, and `dst` is none of it; the lengths add
+            // up to `dst.len()`.
+            unsafe { std::ptr::copy_nonoverlapping(start.as_ptr(), dst.as_mut_ptr().add(at), len) };
+            at += len;
+        });
+        true
+    }
+
+    /// Calls `each` with every contiguous piece of bytes `from..from + len` of frame `i`, cut to the frame.
+    #[inline]
+    pub(crate) fn pieces(&self, i: usize, from: usize, len: usize, mut each: impl FnMut(NonNull<u8>, usize)) {
+        let frame = &self.frames[i];
+        let (mut skip, mut left) = (from, len);
+        let mut visit = |start: NonNull<u8>, piece: usize| {
+            if skip >= piece {
+                skip -= piece;
+            } else if left > 0 {
+                let len = (piece - skip).min(left);
+                // SAFETY: `skip` lies inside the piece.
+                each(unsafe { start.add(skip) }, len);
+                left -= len;
+                skip = 0;
+            }
+        };
+        visit(frame.head, frame.head_len as usize);
+        if frame.segments > 0 {
+            let first = frame.first_segment as usize;
+            for segment in &self.segments[first..first + frame.segments as usize] {
+                visit(segment.start, segment.len as usize);
+            }
+        }
+    }
+
+    /// Ends the burst: arena buffers that nobody took go back to the pool.
+    #[inline]
+    pub fn recycle(self, pool: &mut Pool) {
+        for frame in self.frames.drain(..) {
+            if let Some(buffer) = frame.buffer {
+                pool.put(buffer);
+            }
+        }
+        for segment in self.segments.drain(..) {
+            if let Some(buffer) = segment.buffer {
+                pool.put(buffer);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::{Arena, HugePages};
+    use crate::offload::Checksum;
+
+    #[test]
+    fn room_is_made_and_taken_back() {
+        let mut memory = RxMemory::new();
+        let (mut batch, mut scratch) = memory.lend();
+        let bytes = scratch.take(16 + 8);
+        bytes[16..].copy_from_slice(b"ABCDEFGH");
+        let checksum = Checksum::Partial { start: 6, offset: 1 };
+        batch.push_private(bytes, 16, Offload { checksum, ..Offload::NONE });
+        batch.append_lent(b"rest");
+        batch.insert(0, 4, 2).unwrap().copy_from_slice(b"--");
+        assert_eq!(batch.head(0), b"ABCD--EFGH");
+        assert_eq!(batch.offload(0).checksum, Checksum::Partial { start: 8, offset: 1 });
+        assert_eq!(batch.frame_len(0), 14);
+        assert!(batch.insert(0, 0, 15).is_none(), "more than the headroom");
+        assert!(batch.remove(0, 4, 2));
+        assert_eq!(batch.head(0), b"ABCDEFGH");
+        assert!(!batch.remove(0, 4, 5), "more than the head");
+        let mut across = [0; 5];
+        assert!(batch.read(0, 6, &mut across));
+        assert_eq!(&across, b"GHres");
+        assert!(!batch.read(0, 8, &mut across));
+    }
+
+    #[test]
+    fn a_full_batch_loses_no_buffer() {
+        let arena = Arena::new(512, HugePages::Off).unwrap();
+        let mut pool = arena.pool();
+        let mut memory = RxMemory::new();
+        let (mut batch, _) = memory.lend();
+        for _ in 0..BATCH + 3 {
+            batch.push_buffer(pool.get().unwrap(), Offload::NONE);
+            batch.append_buffer(pool.get().unwrap());
+        }
+        assert_eq!(batch.len(), BATCH);
+        batch.recycle(&mut pool);
+        assert_eq!(arena.free(), arena.frames());
+    }
+
+    #[test]
+    fn scratch_is_never_handed_out_twice() {
+        let mut memory = RxMemory::new();
+        let (_, mut scratch) = memory.lend();
+        let (a, b) = (scratch.take(100), scratch.take(SCRATCH));
+        assert_eq!((a.len(), b.len()), (100, SCRATCH - 128));
+        assert!(scratch.take(1).is_empty());
+        a.fill(1);
+        b.fill(2);
+        assert!(a.iter().all(|byte| *byte == 1));
+    }
+}

@@ -1,0 +1,456 @@
+//! Gather lists: what a tx queue is given to send.
+//!
+//! A [`TxItem`] is one outgoing frame: a private prefix (a rewritten header; often empty) followed by a
+//! range of the bytes of a frame in the batch. Many items may share one frame: the copies of a flood, the
+//! segments of a train. The [`Burst`] that a tx queue gets has three ways to use an item: as an I/O
+//! vector (a TAP, AF_PACKET), as a copy (a ring in somebody's memory), or by taking the arena buffers
+//! themselves (AF_XDP). For a port without [`Features::CHECKSUM`] the last two complete a partial checksum
+//! on the way, in the same pass; that is the one place where checksums are filled in.
+#![allow(unsafe_code)]
+
+use std::ptr::NonNull;
+
+use crate::arena::{Buffer, FRAME_SIZE, HEADROOM};
+use crate::batch::Batch;
+use crate::checksum::{Sum, never_zero};
+use crate::offload::{Checksum, Features, Offload};
+use crate::pool::Pool;
+
+/// Bytes of prefixes in one burst: 45 segment headers for each of 64 frames.
+pub const PREFIXES: usize = 256 << 10;
+
+/// Private bytes that outgoing frames begin with; bump-allocated for one burst. Allocated once.
+pub struct Prefixes {
+    bytes: Vec<u8>,
+}
+
+impl Default for Prefixes {
+    fn default() -> Self {
+        Prefixes { bytes: Vec::with_capacity(PREFIXES) }
+    }
+}
+
+impl Prefixes {
+    /// Forgets all of them.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// Whether another `len` bytes fit.
+    #[inline]
+    pub fn has_room(&self, len: usize) -> bool {
+        self.bytes.len() + len <= PREFIXES
+    }
+
+    /// Adds a prefix; `None` when there is no room.
+    #[inline]
+    pub fn push(&mut self, bytes: &[u8]) -> Option<Prefix> {
+        if !self.has_room(bytes.len()) {
+            return None;
+        }
+        let prefix = Prefix { at: self.bytes.len() as u32, len: bytes.len() as u32 };
+        self.bytes.extend_from_slice(bytes);
+        Some(prefix)
+    }
+
+    /// The bytes of a prefix.
+    #[inline]
+    pub fn get(&self, prefix: Prefix) -> &[u8] {
+        &self.bytes[prefix.at as usize..(prefix.at + prefix.len) as usize]
+    }
+
+    /// The bytes of a prefix, to write.
+    #[inline]
+    pub fn get_mut(&mut self, prefix: Prefix) -> &mut [u8] {
+        &mut self.bytes[prefix.at as usize..(prefix.at + prefix.len) as usize]
+    }
+}
+
+/// A place in [`Prefixes`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Prefix {
+    at: u32,
+    len: u32,
+}
+
+/// One outgoing frame.
+#[derive(Clone, Copy, Debug)]
+pub struct TxItem {
+    /// Which frame of the batch the bytes come from.
+    pub frame: u16,
+    /// This item is the only one of its frame, so its buffers may be taken.
+    pub exclusive: bool,
+    /// What comes before the frame's bytes.
+    pub prefix: Prefix,
+    /// The first byte of the frame that is sent.
+    pub from: u32,
+    /// How many bytes of the frame are sent.
+    pub len: u32,
+    /// What the outgoing frame still needs; positions count from its first byte, prefix included.
+    pub offload: Offload,
+}
+
+impl TxItem {
+    /// The whole frame as it is.
+    #[inline]
+    pub fn whole(batch: &Batch<'_>, frame: usize, exclusive: bool) -> TxItem {
+        TxItem {
+            frame: frame as u16,
+            exclusive,
+            prefix: Prefix::default(),
+            from: 0,
+            len: batch.frame_len(frame) as u32,
+            offload: batch.offload(frame),
+        }
+    }
+
+    /// Bytes of the outgoing frame.
+    #[inline]
+    pub fn total(&self) -> usize {
+        (self.prefix.len + self.len) as usize
+    }
+}
+
+/// What one tx queue is given in one burst.
+pub struct Burst<'b, 'q> {
+    batch: &'b mut Batch<'q>,
+    items: &'b [TxItem],
+    prefixes: &'b Prefixes,
+    complete: bool,
+}
+
+impl<'b, 'q> Burst<'b, 'q> {
+    /// Puts a burst together for a port with `features`. The items' ranges must lie in the batch's
+    /// frames; what does not is cut off.
+    #[inline]
+    pub fn new(
+        batch: &'b mut Batch<'q>,
+        items: &'b [TxItem],
+        prefixes: &'b Prefixes,
+        features: Features,
+    ) -> Self {
+        Burst { batch, items, prefixes, complete: !features.contains(Features::CHECKSUM) }
+    }
+
+    /// What outgoing frame `i` still needs after it was copied or taken.
+    #[inline]
+    pub fn offload(&self, i: usize) -> Offload {
+        let offload = self.items[i].offload;
+        match offload.checksum {
+            Checksum::Partial { .. } if self.complete => Offload { checksum: Checksum::None, ..offload },
+            _ => offload,
+        }
+    }
+
+    /// The checksum to complete in outgoing frame `i`.
+    #[inline]
+    fn missing(&self, i: usize) -> Option<(u16, u16)> {
+        match self.items[i].offload.checksum {
+            Checksum::Partial { start, offset } if self.complete => Some((start, offset)),
+            _ => None,
+        }
+    }
+
+    /// How many frames are to be sent.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Outgoing frame `i`.
+    #[inline]
+    pub fn item(&self, i: usize) -> &TxItem {
+        &self.items[i]
+    }
+
+    /// The first bytes of outgoing frame `i` that lie together in private memory; headers may be read here.
+    #[inline]
+    pub fn head(&self, i: usize) -> &[u8] {
+        let item = &self.items[i];
+        if item.prefix.len > 0 {
+            self.prefixes.get(item.prefix)
+        } else {
+            let head = self.batch.head(item.frame as usize);
+            let from = (item.from as usize).min(head.len());
+            &head[from..head.len().min(from + item.len as usize)]
+        }
+    }
+
+    #[inline]
+    fn pieces(&self, i: usize, mut each: impl FnMut(NonNull<u8>, usize)) {
+        let item = &self.items[i];
+        if item.prefix.len > 0 {
+            let prefix = self.prefixes.get(item.prefix);
+            each(NonNull::from(prefix).cast(), prefix.len());
+        }
+        self.batch.pieces(item.frame as usize, item.from as usize, item.len as usize, each);
+    }
+
+    /// Appends the pieces of outgoing frame `i` to an I/O vector for `writev` or `sendmsg`. They may be
+    /// read until the burst is gone.
+    #[inline]
+    pub fn gather(&self, i: usize, vector: &mut Vec<libc::iovec>) {
+        self.pieces(i, |start, len| {
+            vector.push(libc::iovec { iov_base: start.as_ptr().cast(), iov_len: len });
+        });
+    }
+
+    /// Copies outgoing frame `i` to `dst` completing its checksum; gives the number of bytes, or
+    /// `None` if `dst` is too small.
+    #[inline]
+    pub fn copy_to(&self, i: usize, dst: &mut [u8]) -> Option<usize> {
+        let total = self.items[i].total();
+        let dst = dst.get_mut(..total)?;
+        let mut at = 0;
+        self.pieces(i, |start, len| {
+            // SAFETY: the piece is readable and no part of `dst`, which is exclusively ours; `Batch::pieces`
+            // cuts what it gives to `item.len`, so `at + len <= total`.
+            unsafe { std::ptr::copy_nonoverlapping(start.as_ptr(), dst.as_mut_ptr().add(at), len) };
+            at += len;
+        });
+        if let Some((start, offset)) = self.missing(i) {
+            complete(dst, start, offset);
+        }
+        Some(at)
+    }
+
+    /// Copies outgoing frame `i` into buffers of `pool`, a chain if one is too short, and completes its
+    /// checksum. False, and nothing taken from the pool, if the pool has too few.
+    #[inline]
+    pub fn copy_to_buffers(&self, i: usize, pool: &mut Pool, chain: &mut Vec<Buffer>) -> bool {
+        const ROOM: usize = FRAME_SIZE - HEADROOM;
+        let total = self.items[i].total();
+        if total <= ROOM {
+            let Some(mut buffer) = pool.get() else { return false };
+            buffer.set_data(HEADROOM, total);
+            self.copy_to(i, buffer.data_mut());
+            chain.push(buffer);
+            return true;
+        }
+        let first = chain.len();
+        let mut left = total;
+        while left > 0 {
+            let Some(mut buffer) = pool.get() else {
+                chain.drain(first..).for_each(|buffer| pool.put(buffer));
+                return false;
+            };
+            buffer.set_data(HEADROOM, left.min(ROOM));
+            left -= buffer.len();
+            chain.push(buffer);
+        }
+        let buffers = &mut chain[first..];
+        let mut at = 0;
+        self.pieces(i, |mut start, mut len| {
+            while len > 0 {
+                let (index, within) = (at / ROOM, at % ROOM);
+                let dst = &mut buffers[index].data_mut()[within..];
+                let part = len.min(dst.len());
+                // SAFETY: as in `copy_to`; `part` is within both the piece and the buffer's data.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(start.as_ptr(), dst.as_mut_ptr(), part);
+                    start = start.add(part);
+                }
+                len -= part;
+                at += part;
+            }
+        });
+        if let Some((start, offset)) = self.missing(i) {
+            complete_chain(buffers, start, offset);
+        }
+        true
+    }
+
+    /// Takes the buffers that outgoing frame `i` lies in, if it lies in buffers of `pool`'s arena and
+    /// nobody else needs them, completing its checksum. False, and nothing taken, if it must be copied.
+    #[inline]
+    pub fn take(&mut self, i: usize, pool: &Pool, chain: &mut Vec<Buffer>) -> bool {
+        let item = &self.items[i];
+        let frame = &mut self.batch.frames[item.frame as usize];
+        let whole = item.prefix.len == 0 && item.from == 0 && item.len == frame.head_len + frame.rest;
+        let ours = frame.buffer.as_ref().is_some_and(|buffer| buffer.belongs_to(pool.arena().owner.inner()));
+        if !(item.exclusive && whole && ours) {
+            return false;
+        }
+        let Some(mut buffer) = frame.buffer.take() else { return false };
+        buffer.set_data(frame.headroom as usize, frame.head_len as usize);
+        let first = chain.len();
+        chain.push(buffer);
+        let segments = frame.first_segment as usize..(frame.first_segment + frame.segments) as usize;
+        for segment in &mut self.batch.segments[segments] {
+            chain.extend(segment.buffer.take());
+        }
+        // What is gone cannot be read through the batch any more.
+        (frame.head_len, frame.rest, frame.segments) = (0, 0, 0);
+        if let Some((start, offset)) = self.missing(i) {
+            complete_chain(&mut chain[first..], start, offset);
+        }
+        true
+    }
+}
+
+/// Completes a partial checksum in a frame that lies together. A position outside the frame completes
+/// nothing: the receiver will find the frame wrong, and nothing else is harmed.
+pub fn complete(frame: &mut [u8], start: u16, offset: u16) {
+    let Some(covered) = frame.get_mut(start as usize..) else { return };
+    let field = offset as usize..offset as usize + 2;
+    if field.end > covered.len() {
+        return;
+    }
+    let mut sum = Sum::default();
+    sum.add(covered);
+    covered[field].copy_from_slice(&never_zero(sum.finish()));
+}
+
+fn complete_chain(chain: &mut [Buffer], start: u16, offset: u16) {
+    if let [buffer] = chain {
+        return complete(buffer.data_mut(), start, offset);
+    }
+    let total: usize = chain.iter().map(Buffer::len).sum();
+    let field = start as usize + offset as usize;
+    if field + 2 > total {
+        return;
+    }
+    let (mut sum, mut skip) = (Sum::default(), start as usize);
+    for buffer in chain.iter() {
+        let data = buffer.data();
+        sum.add(&data[skip.min(data.len())..]);
+        skip = skip.saturating_sub(data.len());
+    }
+    let mut at = field;
+    let value = never_zero(sum.finish());
+    let mut bytes = value.iter();
+    for buffer in chain {
+        let len = buffer.len();
+        while at < len {
+            let Some(byte) = bytes.next() else { return };
+            buffer.data_mut()[at] = *byte;
+            at += 1;
+        }
+        at -= len;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::{Arena, HugePages};
+    use crate::batch::RxMemory;
+
+    fn pattern(len: usize) -> Vec<u8> {
+        (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
+    }
+
+    /// One frame of a private head and two lent segments, sent with a prefix instead of its first bytes.
+    #[test]
+    fn all_three_ways_send_the_same_bytes() {
+        let arena = Arena::new(512, HugePages::Off).unwrap();
+        let mut pool = arena.pool();
+        let bytes = pattern(9000);
+        let mut memory = RxMemory::new();
+        let (mut batch, mut scratch) = memory.lend();
+        let head = scratch.take(64 + 100);
+        head[64..].copy_from_slice(&bytes[..100]);
+        batch.push_private(head, 64, Offload::NONE);
+        batch.append_lent(&bytes[100..5001]);
+        batch.append_lent(&bytes[5001..]);
+        let mut prefixes = Prefixes::default();
+        let prefix = prefixes.push(b"new header").unwrap();
+        let checksum = Checksum::Partial { start: 4, offset: 3 };
+        let item = TxItem {
+            frame: 0,
+            exclusive: false,
+            prefix,
+            from: 14,
+            len: 8986,
+            offload: Offload { checksum, ..Offload::NONE },
+        };
+        let items = [item];
+        let mut burst = Burst::new(&mut batch, &items, &prefixes, Features::NONE);
+
+        let mut expected = b"new header".to_vec();
+        expected.extend_from_slice(&bytes[14..]);
+        complete(&mut expected, 4, 3);
+
+        let mut flat = vec![0; 9000];
+        assert_eq!(burst.copy_to(0, &mut flat), Some(8996));
+        assert!(flat[..8996] == expected[..]);
+        assert_eq!(burst.copy_to(0, &mut flat[..8995]), None);
+
+        let mut chain = Vec::new();
+        assert!(!burst.take(0, &pool, &mut chain));
+        assert!(burst.copy_to_buffers(0, &mut pool, &mut chain));
+        assert_eq!(chain.len(), 3);
+        let joined: Vec<u8> = chain.iter().flat_map(|buffer| buffer.data().to_vec()).collect();
+        assert!(joined == expected);
+
+        let mut vector = Vec::new();
+        burst.gather(0, &mut vector);
+        assert_eq!(vector.iter().map(|piece| piece.iov_len).sum::<usize>(), 8996);
+    }
+
+    #[test]
+    fn an_exclusive_chain_is_taken_and_completed() {
+        let arena = Arena::new(512, HugePages::Off).unwrap();
+        let mut pool = arena.pool();
+        let bytes = pattern(5001);
+        let mut memory = RxMemory::new();
+        let (mut batch, _) = memory.lend();
+        let checksum = Checksum::Partial { start: 1, offset: 2000 };
+        let offload = Offload { checksum, ..Offload::NONE };
+        let (mut one, mut two) = (pool.get().unwrap(), pool.get().unwrap());
+        one.set_data(HEADROOM, 2002); // the checksum field's two bytes lie in different buffers
+        one.data_mut().copy_from_slice(&bytes[..2002]);
+        two.set_data(0, 2999);
+        two.data_mut().copy_from_slice(&bytes[2002..]);
+        batch.push_buffer(one, offload);
+        batch.append_buffer(two);
+        let items = [TxItem::whole(&batch, 0, true)];
+        let prefixes = Prefixes::default();
+        let mut chain = Vec::new();
+        let mut burst = Burst::new(&mut batch, &items, &prefixes, Features::NONE);
+        assert!(burst.take(0, &pool, &mut chain));
+        assert!(!burst.take(0, &pool, &mut chain), "taken twice");
+        let mut expected = bytes;
+        complete(&mut expected, 1, 2000);
+        let joined: Vec<u8> = chain.iter().flat_map(|buffer| buffer.data().to_vec()).collect();
+        assert!(joined == expected);
+        batch.recycle(&mut pool);
+        chain.drain(..).for_each(|buffer| pool.put(buffer));
+        assert_eq!(arena.free(), arena.frames());
+    }
+
+    #[test]
+    fn an_empty_pool_takes_nothing() {
+        let arena = Arena::new(32, HugePages::Off).unwrap();
+        let mut pool = arena.pool();
+        let held: Vec<_> = std::iter::from_fn(|| pool.get()).skip(1).collect();
+        let mut memory = RxMemory::new();
+        let (mut batch, mut scratch) = memory.lend();
+        batch.push_private(scratch.take(9000), 0, Offload::NONE);
+        let items = [TxItem::whole(&batch, 0, true)];
+        let prefixes = Prefixes::default();
+        let mut chain = Vec::new();
+        let burst = Burst::new(&mut batch, &items, &prefixes, Features::NONE);
+        assert!(!burst.copy_to_buffers(0, &mut pool, &mut chain));
+        assert!(chain.is_empty());
+        drop(held);
+        assert_eq!(arena.free(), arena.frames());
+    }
+
+    #[test]
+    fn a_checksum_outside_the_frame_harms_nothing() {
+        let mut frame = pattern(60);
+        for (start, offset) in [(0, 59), (60, 0), (61, 0), (65535, 65535), (10, 49)] {
+            let before = frame.clone();
+            complete(&mut frame, start, offset);
+            assert_eq!(frame, before, "{start} {offset}");
+        }
+    }
+}

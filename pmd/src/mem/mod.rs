@@ -1,0 +1,67 @@
+//! `mem`: ports in memory, for tests and benches, and the model of a driver.
+//!
+//! Two queues of packets and no device. The test holds the [`End`] and plays the machine at the other
+//! side; the switch has the [`Port`]. In the owning variant frames arrive in arena buffers and leave by
+//! taking them, as AF_XDP does; in the [lending](Lending) one they arrive as a private head and segments in
+//! memory that is not ours and leave as copies, as a guest's ring does.
+
+mod open;
+mod rx;
+mod tx;
+
+pub use open::{End, Lending, MemPort, Settings, open};
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::arena::Buffer;
+use crate::offload::Offload;
+
+/// A frame on the wire of a `mem` port.
+#[derive(Debug)]
+pub struct Packet {
+    first: Buffer,
+    rest: Vec<Buffer>,
+    offload: Offload,
+}
+
+impl Packet {
+    /// Bytes of the frame.
+    pub fn len(&self) -> usize {
+        self.first.len() + self.rest.iter().map(Buffer::len).sum::<usize>()
+    }
+
+    /// Whether the frame has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A copy of the frame.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = self.first.data().to_vec();
+        self.rest.iter().for_each(|buffer| bytes.extend_from_slice(buffer.data()));
+        bytes
+    }
+
+    /// What the frame still needs.
+    pub fn offload(&self) -> Offload {
+        self.offload
+    }
+}
+
+/// One direction of the wire: bounded, locked once a burst.
+#[derive(Debug)]
+struct Wire {
+    packets: Mutex<VecDeque<Packet>>,
+    capacity: usize,
+}
+
+impl Wire {
+    fn new(capacity: usize) -> Arc<Wire> {
+        Arc::new(Wire { packets: Mutex::new(VecDeque::with_capacity(capacity)), capacity })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Packet>> {
+        self.packets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,195 @@
+//! Offload metadata: what a frame still needs, and what a port can do about it.
+//!
+//! A kernel hands us frames whose transport checksum is not filled in ("partial") and frames of up to
+//! 64 KB that are to be cut into segments later (GSO). Whoever receives a frame describes that in its
+//! [`Offload`]; whoever sends it either passes the description on or has the work done by
+//! [`gather`](crate::gather) (checksum) and [`segment`](crate::segment) (segmentation). The words are
+//! those of `struct virtio_net_hdr` (Virtual I/O Device 1.2, section 5.1.6).
+
+/// The state of a frame's transport checksum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checksum {
+    /// Said to be complete; nobody has verified it.
+    #[default]
+    None,
+    /// Verified by whoever handed the frame to us.
+    Verified,
+    /// The field holds the pseudo-header's sum only. What is missing is the ones' complement sum of
+    /// all bytes from `start` to the frame's end, stored at `start + offset`. Both count from the
+    /// frame's first byte. A `start` behind the outer transport header means just that: an inner checksum.
+    Partial {
+        /// Where summing begins.
+        start: u16,
+        /// Where the field lies, after `start`.
+        offset: u16,
+    },
+}
+
+/// What kind of segmentation a frame awaits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GsoKind {
+    /// TCP over IPv4.
+    Tcp4,
+    /// TCP over IPv6.
+    Tcp6,
+    /// UDP, cut into datagrams (USO), over either.
+    Udp,
+}
+
+/// Generic segmentation offload: the frame is a train of segments that share one header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gso {
+    /// What it is.
+    pub kind: GsoKind,
+    /// Payload bytes of each segment but the last; never 0.
+    pub size: u16,
+    /// TCP only: the first segment alone carries CWR (RFC 3168).
+    pub ecn: bool,
+}
+
+/// The outer level of a tunnelled frame whose inner one the rest of the metadata describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outer {
+    /// Where the outer network header begins.
+    pub network: u16,
+    /// Where the outer transport header begins.
+    pub transport: u16,
+    /// Whether the outer transport checksum is wanted.
+    pub checksum: bool,
+}
+
+/// What a frame still needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offload {
+    /// The state of the transport checksum.
+    pub checksum: Checksum,
+    /// The segmentation that the frame awaits.
+    pub gso: Option<Gso>,
+    /// The tunnel around it.
+    pub outer: Option<Outer>,
+}
+
+impl Offload {
+    /// Nothing left to do, nothing known.
+    pub const NONE: Offload = Offload { checksum: Checksum::None, gso: None, outer: None };
+
+    /// The metadata after `by` bytes were put in (or, negative, taken out) before the network header.
+    /// `None` if a position would leave the frame.
+    #[inline]
+    pub fn shifted(self, by: i32) -> Option<Offload> {
+        let shift = |at: u16| u16::try_from(i32::from(at) + by).ok();
+        let checksum = match self.checksum {
+            Checksum::Partial { start, offset } => Checksum::Partial { start: shift(start)?, offset },
+            other => other,
+        };
+        let outer = match self.outer {
+            Some(o) => Some(Outer { network: shift(o.network)?, transport: shift(o.transport)?, ..o }),
+            None => None,
+        };
+        Some(Offload { checksum, gso: self.gso, outer })
+    }
+
+    /// Whether a port with `features` takes the frame as it is.
+    #[inline]
+    pub fn fits(&self, features: Features) -> bool {
+        let checksum = match self.checksum {
+            Checksum::Partial { .. } => features.contains(Features::CHECKSUM),
+            _ => true,
+        };
+        let gso = match self.gso {
+            None => true,
+            Some(gso) => features.contains(Features::of(gso)),
+        };
+        checksum && gso && (self.outer.is_none() || features.contains(Features::TUNNEL))
+    }
+}
+
+/// A set of things that a port can do with frames that it is given to send. Wide enough for virtio's
+/// feature bits above 64.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features(u128);
+
+impl Features {
+    /// Nothing: every frame must be complete and fit the MTU.
+    pub const NONE: Features = Features(0);
+    /// Fills partial checksums in, or hands them on to one who does.
+    pub const CHECKSUM: Features = Features(1);
+    /// Takes TCP/IPv4 trains.
+    pub const TSO4: Features = Features(1 << 1);
+    /// Takes TCP/IPv6 trains.
+    pub const TSO6: Features = Features(1 << 2);
+    /// Takes trains whose first segment carries CWR.
+    pub const ECN: Features = Features(1 << 3);
+    /// Takes UDP trains.
+    pub const USO: Features = Features(1 << 4);
+    /// Takes trains inside a tunnel.
+    pub const TUNNEL: Features = Features(1 << 5);
+    /// Sends arena frames without copying them.
+    pub const ZERO_COPY: Features = Features(1 << 6);
+    /// Checksum and every kind of train: what a TAP or AF_PACKET with virtio-net headers takes.
+    pub const VIRTIO: Features = Features(0b11111);
+
+    /// Both sets together.
+    pub const fn with(self, other: Features) -> Features {
+        Features(self.0 | other.0)
+    }
+
+    /// This set without the other.
+    pub const fn without(self, other: Features) -> Features {
+        Features(self.0 & !other.0)
+    }
+
+    /// Whether all of `other` is in this set.
+    #[inline]
+    pub const fn contains(self, other: Features) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// What a port needs to take a train.
+    #[inline]
+    pub const fn of(gso: Gso) -> Features {
+        let kind = match gso.kind {
+            GsoKind::Tcp4 => Features::TSO4,
+            GsoKind::Tcp6 => Features::TSO6,
+            GsoKind::Udp => Features::USO,
+        };
+        if gso.ecn { kind.with(Features::ECN) } else { kind }
+    }
+
+    /// The names of the set's members, for people.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        const NAMES: [(Features, &str); 7] = [
+            (Features::CHECKSUM, "checksum"),
+            (Features::TSO4, "tso4"),
+            (Features::TSO6, "tso6"),
+            (Features::ECN, "ecn"),
+            (Features::USO, "uso"),
+            (Features::TUNNEL, "tunnel"),
+            (Features::ZERO_COPY, "zero-copy"),
+        ];
+        NAMES.into_iter().filter(move |(feature, _)| self.contains(*feature)).map(|(_, name)| name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_takes_what_it_says() {
+        let train = Gso { kind: GsoKind::Tcp6, size: 1440, ecn: true };
+        let offload =
+            Offload { checksum: Checksum::Partial { start: 54, offset: 16 }, gso: Some(train), outer: None };
+        assert!(offload.fits(Features::VIRTIO));
+        assert!(!offload.fits(Features::VIRTIO.without(Features::ECN)));
+        assert!(!offload.fits(Features::VIRTIO.without(Features::CHECKSUM)));
+        assert!(Offload::NONE.fits(Features::NONE));
+    }
+
+    #[test]
+    fn positions_move_with_the_header() {
+        let offload = Offload { checksum: Checksum::Partial { start: 34, offset: 6 }, ..Offload::NONE };
+        assert_eq!(offload.shifted(4).unwrap().checksum, Checksum::Partial { start: 38, offset: 6 });
+        assert_eq!(offload.shifted(-35), None);
+    }
+}
