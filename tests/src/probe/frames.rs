@@ -1,0 +1,172 @@
+//! Raw frames into and out of an interface, past the kernel's protocols (AF_PACKET).
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+use std::{fs::File, mem};
+
+use serde::{Deserialize, Serialize};
+
+use super::pattern::Pattern;
+
+/// A packet socket on one interface: what is written leaves there, what is read arrived there.
+#[derive(Debug)]
+pub struct FrameSocket {
+    file: File,
+}
+
+impl FrameSocket {
+    /// Opens it on the interface called `name` in the namespace that this process is in.
+    pub fn open(name: &str) -> io::Result<Self> {
+        let protocol = (libc::ETH_P_ALL as u16).to_be();
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+        // SAFETY: socket takes three integers; the result is checked before it is owned.
+        let raw = unsafe { libc::socket(libc::AF_PACKET, kind, i32::from(protocol)) };
+        if raw < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is open and nobody else owns it.
+        let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+        let name = CString::new(name).map_err(io::Error::other)?;
+        // SAFETY: the name ends with a NUL and lives through the call.
+        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+        if index == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: sockaddr_ll is plain integers, for which all zeros is a value.
+        let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = protocol;
+        address.sll_ifindex = index as i32;
+        let length = mem::size_of_val(&address) as libc::socklen_t;
+        // SAFETY: the address is a sockaddr_ll of the length that is given.
+        if unsafe { libc::bind(raw, (&raw const address).cast(), length) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { file: File::from(socket) })
+    }
+
+    /// How long a read waits for a frame.
+    pub fn limit(&self, wait: Duration) -> io::Result<()> {
+        let time = libc::timeval {
+            tv_sec: wait.as_secs() as libc::time_t,
+            tv_usec: libc::suseconds_t::from(wait.subsec_micros()),
+        };
+        let length = mem::size_of_val(&time) as libc::socklen_t;
+        let (fd, option) = (self.file.as_raw_fd(), libc::SO_RCVTIMEO);
+        // SAFETY: the value is a timeval of the length that is given.
+        let set = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, option, (&raw const time).cast(), length) };
+        if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Sends one frame.
+    pub fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.file.write_all(frame)
+    }
+
+    /// The next frame that comes in, or none within the limit.
+    pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match self.file.read(buffer) {
+            Ok(length) => Ok(Some(length)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What a run over many MAC addresses sent.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Sent {
+    /// Frames that the kernel took.
+    pub sent: u64,
+    /// Frames that it refused (a full queue).
+    pub refused: u64,
+    /// How long it took, seconds.
+    pub seconds: f64,
+}
+
+/// The MAC of station `number` behind `side` (0 or 1): locally administered, unicast.
+pub fn station(side: u8, number: u32) -> [u8; 6] {
+    let [a, b, c, d] = number.to_be_bytes();
+    [0x02 | (side << 4), a, b, c, d, 0x77]
+}
+
+/// Sends 60-byte frames from stations of one side to stations of the other for `seconds`: in order once, so that
+/// each is learned, when `learn`; otherwise in random order.
+pub fn stations(name: &str, side: u8, count: u32, seconds: f64, learn: bool) -> io::Result<Sent> {
+    let mut socket = FrameSocket::open(name)?;
+    let (start, mut pattern) = (Instant::now(), Pattern::new(u64::from(count) + u64::from(side)));
+    let mut seen = Sent { sent: 0, refused: 0, seconds: 0.0 };
+    let mut frame = [0; 60];
+    frame[12..14].copy_from_slice(&0x88b5_u16.to_be_bytes()); // IEEE 802 local experimental EtherType 1
+    for turn in 0.. {
+        let done = if learn { turn >= count } else { start.elapsed().as_secs_f64() >= seconds };
+        if done {
+            break;
+        }
+        let pick = |pattern: &mut Pattern| pattern.below(u64::from(count)) as u32;
+        let (from, to) = if learn { (turn, turn) } else { (pick(&mut pattern), pick(&mut pattern)) };
+        frame[..6].copy_from_slice(&station(1 - side, to));
+        frame[6..12].copy_from_slice(&station(side, from));
+        match socket.send(&frame) {
+            Ok(()) => seen.sent += 1,
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => seen.refused += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    seen.seconds = start.elapsed().as_secs_f64();
+    Ok(seen)
+}
+
+/// Sends one frame `count` times.
+pub fn send(name: &str, frame: &[u8], count: u64) -> io::Result<()> {
+    let mut socket = FrameSocket::open(name)?;
+    (0..count).try_for_each(|_| socket.send(frame))
+}
+
+/// Prints `ready`, then each frame of an EtherType that arrives on an interface as hexadecimal digits, one a line,
+/// until none came for `quiet`.
+pub fn watch(name: &str, ethertype: u16, quiet: Duration) -> io::Result<()> {
+    let mut socket = FrameSocket::open(name)?;
+    socket.limit(quiet)?;
+    println!("ready");
+    let mut buffer = vec![0; 65536];
+    while let Some(length) = socket.receive(&mut buffer)? {
+        let frame = &buffer[..length];
+        if frame.get(12..14) == Some(&ethertype.to_be_bytes()) {
+            println!("{}", to_hex(frame));
+        }
+    }
+    Ok(())
+}
+
+/// Bytes as hexadecimal digits.
+pub fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Hexadecimal digits as bytes; none when they are not that.
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let byte = |at: usize| text.get(at..at + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+    text.len().is_multiple_of(2).then(|| (0..text.len()).step_by(2).map(byte).collect())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal_digits_go_both_ways() {
+        assert_eq!(from_hex("00ff7a"), Some(vec![0, 255, 0x7a]));
+        assert_eq!(to_hex(&[0, 255, 0x7a]), "00ff7a");
+        assert_eq!((from_hex("0"), from_hex("zz")), (None, None));
+    }
+
+    #[test]
+    fn stations_of_two_sides_never_share_a_mac() {
+        assert_ne!(station(0, 5), station(1, 5));
+        assert!((0..2).all(|side| station(side, 99_999)[0] & 3 == 2));
+    }
+}

@@ -1,0 +1,109 @@
+//! Traffic between namespaces, by the kernel's own stack.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::binaries::binary;
+use crate::namespace::{Namespace, run};
+use crate::probe::datagram::RoundTrips;
+use crate::probe::stream::Exchange;
+use crate::service::Service;
+use crate::wait::{SOON, wait_until};
+
+/// How long a file transfer may take at most.
+const TRANSFER: Duration = Duration::from_secs(120);
+
+/// Whether one ping is answered within a second.
+pub fn pings(from: &Namespace, to: IpAddr) -> bool {
+    from.succeeds(&format!("ping -n -q -c 1 -W 1 {to}"))
+}
+
+/// Waits until `to` answers a ping from `from`.
+///
+/// # Panics
+/// When it does not.
+pub fn await_ping(from: &Namespace, to: IpAddr) {
+    wait_until(&format!("{to} answers a ping from {}", from.name()), SOON, || pings(from, to));
+}
+
+/// Sends `count` pings, 5 ms apart, and returns how many were answered.
+pub fn count_pings(from: &Namespace, to: IpAddr, count: u32) -> u32 {
+    let mut command = from.command("ping");
+    command.args(["-n", "-q", "-i", "0.005", "-W", "1", "-c", &count.to_string(), &to.to_string()]);
+    let output = command.output().expect("ping starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let received = text.split(", ").find_map(|part| part.strip_suffix(" received"));
+    received.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// Runs `netprobe` in a namespace and returns what it printed.
+///
+/// # Panics
+/// When it fails or prints something else.
+pub fn probe<T: DeserializeOwned>(inside: &Namespace, arguments: &[&str]) -> T {
+    let text = run(inside.command(binary("netprobe")).args(arguments));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("netprobe {arguments:?}: {error} in {text}"))
+}
+
+/// Starts a `netprobe` that says `ready` and goes on in the background.
+///
+/// # Panics
+/// When it does not get ready.
+pub fn probe_service(inside: &Namespace, arguments: &[&str]) -> Service {
+    Service::start(inside.command(binary("netprobe")).args(arguments), "ready")
+}
+
+/// Exchanges files of `bytes` bytes, one each way over one TCP connection, and checks every byte of both.
+///
+/// # Panics
+/// When the connection fails or a byte is wrong.
+pub fn assert_exchange(
+    client: &Namespace,
+    server: &Namespace,
+    to: IpAddr,
+    seed: u64,
+    bytes: u64,
+) -> Exchange {
+    let address = SocketAddr::new(to, 7000).to_string();
+    let service = probe_service(server, &["stream-serve", &address]);
+    let (seed, size) = (seed.to_string(), bytes.to_string());
+    let seen: Exchange = probe(client, &["stream-exchange", &address, &seed, &size]);
+    let route = format!("{} to {} ({to})", client.name(), server.name());
+    assert!(seen.sent_intact, "the file sent from {route} arrived damaged");
+    assert!(seen.received_intact, "the file sent back over {route} arrived damaged");
+    assert_eq!(seen.bytes, bytes);
+    service.finish(TRANSFER);
+    seen
+}
+
+/// Measures UDP round trips from one namespace to an echo in another.
+///
+/// # Panics
+/// When the echo cannot be asked at all.
+pub fn round_trips(client: &Namespace, server: &Namespace, to: IpAddr, count: u64) -> RoundTrips {
+    let address = SocketAddr::new(to, 7001).to_string();
+    let _echo = probe_service(server, &["echo", &address]);
+    probe(client, &["round-trips", &address, &count.to_string()])
+}
+
+/// Starts an iperf3 server for one test.
+///
+/// # Panics
+/// When it does not listen.
+pub fn iperf_server(server: &Namespace) -> Service {
+    Service::start(server.command("iperf3").args(["-s", "-1", "--forceflush"]), "listening")
+}
+
+/// Runs an iperf3 client with further `arguments` against a server that it starts, and returns its JSON report.
+///
+/// # Panics
+/// When iperf3 fails.
+pub fn iperf(client: &Namespace, server: &Namespace, to: IpAddr, arguments: &[&str]) -> Value {
+    let service = iperf_server(server);
+    let text = run(client.command("iperf3").args(["--json", "-c", &to.to_string()]).args(arguments));
+    service.finish(SOON);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("iperf3 should print JSON ({error}): {text}"))
+}
