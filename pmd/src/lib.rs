@@ -35,6 +35,7 @@
 //! [`mem`] is the smallest complete driver, and the model for the others.
 #![deny(unsafe_code)]
 
+pub mod afxdp;
 pub mod arena;
 pub mod batch;
 pub mod checksum;
