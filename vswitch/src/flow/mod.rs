@@ -2,5 +2,6 @@
 
 pub mod hash;
 pub mod headers;
+pub mod key;
 pub mod malformed;
 pub mod numbers;
