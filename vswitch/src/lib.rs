@@ -2,4 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod flow;
+pub mod notation;
 pub mod tables;

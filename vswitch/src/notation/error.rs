@@ -1,0 +1,139 @@
+//! What can be wrong with a text in the notation.
+
+use thiserror::Error;
+
+/// Why a text is not a frame. Columns count characters from 1.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NotationError {
+    /// No layer at all.
+    #[error(
+        "the text is empty: write layers like eth(dst=02:00:00:00:00:02) ipv4(dst=10.0.0.2) tcp(dport=80)"
+    )]
+    Empty,
+    /// Something stands where something else should.
+    #[error("column {column}: expected {expected}, found {found}")]
+    Syntax {
+        /// Where.
+        column: usize,
+        /// What could stand there.
+        expected: &'static str,
+        /// What does.
+        found: String,
+    },
+    /// A layer that does not exist.
+    #[error("column {column}: there is no layer `{name}`; did you mean `{nearest}`?")]
+    UnknownLayer {
+        /// Where.
+        column: usize,
+        /// What was written.
+        name: String,
+        /// The known name that is most like it.
+        nearest: &'static str,
+    },
+    /// A field that the layer does not have.
+    #[error("column {column}: `{layer}` has no field `{name}`; did you mean `{nearest}`?")]
+    UnknownField {
+        /// Where.
+        column: usize,
+        /// The layer.
+        layer: &'static str,
+        /// What was written.
+        name: String,
+        /// The known name that is most like it.
+        nearest: &'static str,
+    },
+    /// A field that is set twice.
+    #[error("column {column}: `{layer}.{field}` is set twice")]
+    Twice {
+        /// Where the second one is.
+        column: usize,
+        /// The layer.
+        layer: &'static str,
+        /// The field.
+        field: &'static str,
+    },
+    /// A value that the field cannot have.
+    #[error("column {column}: `{layer}.{field}` cannot be `{value}`: expected {expected}")]
+    Value {
+        /// Where the value starts.
+        column: usize,
+        /// The layer.
+        layer: &'static str,
+        /// The field.
+        field: &'static str,
+        /// What was written.
+        value: String,
+        /// What it could be.
+        expected: String,
+    },
+    /// Two fields that exclude each other.
+    #[error("column {column}: `{layer}` takes one of {fields}")]
+    Choice {
+        /// Where the layer starts.
+        column: usize,
+        /// The layer.
+        layer: &'static str,
+        /// The fields.
+        fields: &'static str,
+    },
+    /// A layer that cannot follow the one before it.
+    #[error("column {column}: `{layer}` cannot follow `{before}`{fix}")]
+    Order {
+        /// Where the layer starts.
+        column: usize,
+        /// The layer.
+        layer: &'static str,
+        /// What stands before it.
+        before: &'static str,
+        /// How to have it nevertheless, or nothing.
+        fix: &'static str,
+    },
+    /// A length that its field cannot say.
+    #[error("column {column}: {length} does not fit in `{layer}.{field}`: make it shorter or set the field")]
+    Length {
+        /// Where the layer starts.
+        column: usize,
+        /// The layer.
+        layer: &'static str,
+        /// The field.
+        field: &'static str,
+        /// What was worked out.
+        length: usize,
+    },
+    /// A frame longer than any frame.
+    #[error("the frame would have {length} bytes, more than the {limit} that a frame can have")]
+    TooLong {
+        /// How long it would be.
+        length: usize,
+        /// How long it may be.
+        limit: usize,
+    },
+    /// Something among hexadecimal digits that is none.
+    #[error("column {column}: expected a pair of hexadecimal digits, found `{found}`")]
+    Hex {
+        /// Where.
+        column: usize,
+        /// What was found.
+        found: String,
+    },
+}
+
+/// The name of `known` that is most like `name`: fewest letters to change, add or take away.
+pub(super) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> &'static str {
+    known.min_by_key(|candidate| distance(name, candidate)).unwrap_or("")
+}
+
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (index, from) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = index + 1;
+        for (at, to) in right.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[at + 1];
+            row[at + 1] = replaced.min(row[at] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}
