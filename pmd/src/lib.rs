@@ -41,10 +41,13 @@ pub mod batch;
 pub mod checksum;
 pub mod gather;
 pub mod mem;
+pub mod netdev;
 pub mod offload;
 pub mod pool;
 pub mod port;
 pub mod segment;
+pub mod tap;
+pub mod virtio;
 
 pub use arena::{Arena, ArenaError, Buffer, FrameIndex, HugePages};
 pub use batch::{BATCH, Batch, MAX_FRAME, RxMemory};

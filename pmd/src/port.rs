@@ -129,6 +129,18 @@ pub struct Link {
     pub reason: String,
 }
 
+impl Link {
+    /// Frames can pass.
+    pub fn up() -> Link {
+        Link { up: true, reason: String::new() }
+    }
+
+    /// No frames can pass, because of `reason`.
+    pub fn down(reason: impl Into<String>) -> Link {
+        Link { up: false, reason: reason.into() }
+    }
+}
+
 /// The control side of an open port: plain values, and what to do with the device. Queues are taken out
 /// once and given to workers.
 pub trait Port: Send {

@@ -1,0 +1,71 @@
+//! Opening helpers for kernel devices: namespaces, links, addresses, and the closed host end.
+//!
+//! The privileged half of every driver on a kernel device (`tap`, `packet`, `veth`, `afxdp`) stands on this
+//! folder: it enters namespaces, speaks netlink, and hands back open descriptors and plain values. Nothing here
+//! runs while frames move, nothing here knows about workers or frames, and what it makes outlives the daemon:
+//!
+//! - [`netns`]: a handle on a network namespace, and the one way into it;
+//! - [`link`]: devices and our mark on them (rtnetlink);
+//! - [`address`]: IP addresses and default routes (rtnetlink);
+//! - [`settings`]: bringing a container's device to its wanted state, first time and again;
+//! - [`ingress`]: closing a device to the host's own stack (nftables, by nfnetlink).
+
+pub mod address;
+mod error;
+pub mod ingress;
+pub mod link;
+mod netlink;
+pub mod netns;
+pub mod settings;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use error::{Detail, Error};
+pub use link::{Link, Links, Mac};
+pub use netns::Netns;
+pub use settings::Settings;
+
+/// A kernel device that is open, in plain values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Name in its namespace.
+    pub name: String,
+    /// Interface index in its namespace.
+    pub index: u32,
+    /// Ethernet address.
+    pub mac: Mac,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// The namespace as the configuration names it; `None` is the daemon's own.
+    pub netns: Option<String>,
+}
+
+impl Device {
+    pub(crate) fn new(link: &Link, netns: Option<&str>) -> Self {
+        Self {
+            name: link.name.clone(),
+            index: link.index,
+            mac: link.mac,
+            mtu: link.mtu,
+            netns: netns.map(str::to_owned),
+        }
+    }
+}
+
+/// Checks a device name as the kernel would (`dev_valid_name`), before anything is made.
+pub fn check_name(name: &str) -> Result<(), Error> {
+    let bad = |why: &str| Err(Error::Invalid { what: format!("device name {name:?}"), why: why.into() });
+    if name.is_empty() || name == "." || name == ".." {
+        return bad("it is empty or a path");
+    }
+    if name.len() > link::NAME_MAX {
+        return bad("the kernel takes at most 15 bytes");
+    }
+    if name
+        .bytes()
+        .any(|byte| byte == b'/' || byte == b':' || byte == b'%' || byte == 0 || byte.is_ascii_whitespace())
+    {
+        return bad("it must not have a slash, a colon, a percent sign or white space");
+    }
+    Ok(())
+}
