@@ -1,6 +1,8 @@
 //! What others see of the switch: the desired state, the messages of its API, a client.
 //!
 //! * [`schema`]: the desired state, as a TOML document or as values, with its validation.
+//! * [`api`]: the messages of the daemon's control socket, newline-delimited JSON-RPC 2.0.
+//! * [`client`]: a blocking client of that socket.
 //! * [`mac`]: an Ethernet address as people and documents write it.
 //!
 //! The daemon builds on these types, `vswitchctl` and every other front end speak to the daemon
@@ -8,6 +10,8 @@
 //! talk to a switch needs nothing else.
 #![forbid(unsafe_code)]
 
+pub mod api;
+pub mod client;
 pub mod mac;
 pub mod schema;
 
