@@ -39,6 +39,7 @@ pub mod afxdp;
 pub mod arena;
 pub mod batch;
 pub mod checksum;
+pub mod clock;
 pub mod gather;
 pub mod mem;
 pub mod netdev;
