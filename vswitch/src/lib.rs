@@ -5,6 +5,7 @@
 //! and a [`snapshot`] that configuration writes; [`telemetry`] counts and explains.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod flow;
 pub mod lab;
 pub mod notation;
