@@ -1,4 +1,4 @@
-//! AF_XDP: frames between a network device's queue and the arena, past the host's stack.
+//! `afxdp`: frames between a network device's queue and the arena, past the host's stack.
 //!
 //! The kernel receives straight into the arena's frames (its UMEM) and sends straight out of them; with a driver
 //! that can, the hardware does (zero-copy), else the kernel copies once. Which frames come to us is decided by a
@@ -9,8 +9,139 @@
 //! rings of a socket), [`socket`] (a queue's socket from `socket` to `bind`), [`program`] (the XDP program, and the
 //! map from queues to sockets). Everything that a driver needs in the end is a descriptor or a plain value, so that
 //! another process can take them over and go on.
+//!
+//! A device of the host is given back when the port is closed, whatever its fate.
 
+mod device;
+mod lent;
+mod open;
+mod partial;
 pub mod program;
 pub mod ring;
+mod rx;
+mod shared;
 pub mod socket;
+mod tx;
 pub mod umem;
+
+pub use open::{AfxdpConfig, OpenAfxdp, OpenError, OpenQueue, Purpose, keep_tags_in_frames, open};
+pub use socket::Mode;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::netdev::{Device, Links, Netns};
+use crate::offload::Features;
+use crate::port::{Fate, Fault, Link, Port, RxQueue, TxQueue};
+use program::{Attachment, SocketMap};
+use shared::Shared;
+
+/// An open device as a port.
+pub struct AfxdpPort {
+    device: Device,
+    mode: &'static str,
+    features: Features,
+    rx: Vec<rx::Rx>,
+    tx: Vec<tx::Tx>,
+    attachment: Attachment,
+    stripped_tags: bool,
+    _sockets: SocketMap,
+    _promiscuous: Option<OwnedFd>,
+}
+
+impl AfxdpPort {
+    /// A port over what [`open`] opened; needs no privilege.
+    pub fn new(open: OpenAfxdp) -> AfxdpPort {
+        let mode = open::mode_text(&open);
+        let mut features = Features::ZERO_COPY;
+        let (mut rx, mut tx) = (Vec::new(), Vec::new());
+        for queue in open.queues {
+            let netns = open.netns.clone();
+            // A zero-copy driver would have to know how to finish checksums; few do.
+            let metadata_checksum = queue.metadata && !queue.bound.zero_copy;
+            if metadata_checksum {
+                features = features.with(Features::CHECKSUM);
+            }
+            let shared = Arc::new(Shared::new(queue.socket, queue.queue, netns, queue.bound.zero_copy));
+            let rings = queue.rings;
+            let lent = lent::Lent::new(&open.arena);
+            tx.push(tx::Tx::new(
+                shared.clone(),
+                rings.tx,
+                rings.completion,
+                lent,
+                queue.metadata,
+                queue.bound.multi_buffer,
+            ));
+            rx.push(rx::Rx::new(shared, rings.rx, rings.fill, queue.lent, open.local_peer));
+        }
+        AfxdpPort {
+            device: open.device,
+            mode,
+            features,
+            rx,
+            tx,
+            attachment: open.attachment,
+            stripped_tags: open.stripped_tags,
+            _sockets: open.sockets,
+            _promiscuous: open.promiscuous,
+        }
+    }
+
+    /// The device's plain values.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+}
+
+impl Port for AfxdpPort {
+    fn kind(&self) -> &'static str {
+        "afxdp"
+    }
+
+    fn mode(&self) -> &str {
+        self.mode
+    }
+
+    fn mac(&self) -> Option<[u8; 6]> {
+        Some(self.device.mac)
+    }
+
+    fn mtu(&self) -> u32 {
+        self.device.mtu
+    }
+
+    fn features(&self) -> Features {
+        self.features
+    }
+
+    fn link(&self) -> Link {
+        let look = || {
+            let netns = Netns::open_or_own(self.device.netns.as_deref())?;
+            Links::open(&netns)?.find_index(self.device.index)
+        };
+        let name = &self.device.name;
+        match look() {
+            Ok(Some(link)) if link.carrier => Link::up(),
+            Ok(Some(link)) if link.up => Link::down(format!("device {name:?} has no carrier")),
+            Ok(Some(_)) => Link::down(format!("device {name:?} is set down")),
+            Ok(None) => Link::down(format!("device {name:?} was deleted")),
+            Err(error) => Link::down(error.to_string()),
+        }
+    }
+
+    fn take_rx(&mut self) -> Vec<Box<dyn RxQueue>> {
+        std::mem::take(&mut self.rx).into_iter().map(|queue| Box::new(queue) as Box<dyn RxQueue>).collect()
+    }
+
+    fn take_tx(&mut self) -> Vec<Box<dyn TxQueue>> {
+        std::mem::take(&mut self.tx).into_iter().map(|queue| Box::new(queue) as Box<dyn TxQueue>).collect()
+    }
+
+    fn close(self: Box<Self>, _fate: Fate) -> Result<(), Fault> {
+        if self.stripped_tags {
+            open::strip_tags_again(&self.device);
+        }
+        self.attachment.detach().map_err(|error| Fault::new(error.to_string()))
+    }
+}

@@ -576,12 +576,12 @@ fn pinned_program(pin: &std::path::Path) -> Option<u32> {
     Some(program.id())
 }
 
-fn current_netns() -> io::Result<OwnedFd> {
+pub(super) fn current_netns() -> io::Result<OwnedFd> {
     Ok(std::fs::File::open("/proc/thread-self/ns/net")?.into())
 }
 
 /// Runs `work` on a thread of its own inside the network namespace `netns`.
-fn within<T: Send>(netns: &OwnedFd, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+pub(super) fn within<T: Send>(netns: &OwnedFd, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let inside = scope.spawn(|| {
             // SAFETY: no pointers; changes the namespace of this short-lived thread only.

@@ -449,6 +449,58 @@ fn later_is_fine(error: io::Error) -> io::Result<()> {
     }
 }
 
+/// Sends up to `descriptors` in one [`kick_tx`] of a copy-mode socket, where the kernel can (Linux 6.17 on; else it
+/// stays at 32).
+pub fn set_kick_budget(socket: BorrowedFd<'_>, descriptors: u32) {
+    /// From `linux/if_xdp.h`.
+    const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+    // Older kernels do not know it, and work as they always did.
+    let _ = set_option(socket, XDP_MAX_TX_SKB_BUDGET, &descriptors);
+}
+
+/// True when the kernel has reported an error on the socket: its device was unregistered.
+pub fn has_error(socket: BorrowedFd<'_>) -> bool {
+    let mut error: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes into `error`.
+    let rc = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ERROR,
+            (&raw mut error).cast(),
+            &mut length,
+        )
+    };
+    rc != 0 || error != 0
+}
+
+/// Waits until the kernel is done with a queue whose socket was closed: until it could be bound again, or its
+/// device is gone. False if that takes longer than a second.
+pub(super) fn wait_for_release(queue: &Queue) -> bool {
+    let give_up = Instant::now() + Duration::from_secs(1);
+    loop {
+        match probe(queue) {
+            Err(SocketError::QueueBusy { .. }) if Instant::now() < give_up => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Ok(()) | Err(SocketError::NoDevice { .. }) => return true,
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Binds the queue for a moment, with a page of memory, to see whether it is free.
+fn probe(queue: &Queue) -> Result<(), SocketError> {
+    let page = super::umem::ProbePage::new().map_err(|source| explain(queue, "mmap of a page", source))?;
+    let mut socket = OpenSocket::new(queue.clone())?;
+    socket.register(&page.umem())?;
+    let _rings = socket.make_rings(RingSizes { rx: 2, tx: 2, fill: 2, completion: 2 })?;
+    let result = socket.bind_raw(libc::XDP_COPY, None);
+    drop(socket);
+    result.map_err(|source| explain(queue, "bind(AF_XDP)", source))
+}
+
 fn set_option<T>(socket: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: the value lives through the call and its true size is given.
     let rc = unsafe {

@@ -12,6 +12,8 @@
 use std::mem::size_of;
 use std::ptr::NonNull;
 
+use crate::arena::Arena;
+
 /// Bytes in a chunk: one small page. Kernels refuse more (`EINVAL`) for small pages, and 2 KB would leave a
 /// zero-copy driver too little room for a full frame next to its headroom.
 pub const CHUNK_SIZE: u32 = 4096;
@@ -97,5 +99,40 @@ impl Umem {
             registration.tx_metadata_len = METADATA_LENGTH;
         }
         registration
+    }
+}
+
+/// The arena's whole mapping, with no headroom beyond the kernel's own.
+pub(super) fn of_arena(arena: &Arena) -> Umem {
+    let (address, length) = arena.mapping();
+    // SAFETY: the mapping is shared and writable, and stays for as long as a frame is out of the arena: the frames
+    // that the kernel may write are held by `Lent` until after the socket is closed.
+    unsafe { Umem::new(address, length, 0) }
+}
+
+/// One page of anonymous memory, for a socket that is bound only to see whether it can be.
+pub(super) struct ProbePage(NonNull<u8>);
+
+impl ProbePage {
+    pub(super) fn new() -> std::io::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no other memory.
+        let page = unsafe { libc::mmap(std::ptr::null_mut(), CHUNK_SIZE as usize, access, flags, -1, 0) };
+        match NonNull::new(page.cast()) {
+            Some(address) if page != libc::MAP_FAILED => Ok(ProbePage(address)),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    }
+
+    pub(super) fn umem(&self) -> Umem {
+        Umem { address: self.0, length: CHUNK_SIZE as usize, headroom: 0 }
+    }
+}
+
+impl Drop for ProbePage {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `new` made, used by nobody: the probe's socket is closed.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), CHUNK_SIZE as usize) };
     }
 }

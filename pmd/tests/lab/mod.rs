@@ -134,3 +134,72 @@ pub(crate) fn frame(seed: u8, length: usize) -> Vec<u8> {
     frame.extend((frame.len()..length).map(|i| seed.wrapping_add(i as u8)));
     frame
 }
+
+/// A container: a named network namespace whose `eth0` is the far end of a pair; removed when dropped.
+pub(crate) struct Container {
+    /// Its name in `/run/netns`.
+    pub(crate) name: String,
+    /// The near end, in the namespace of the thread that made it.
+    pub(crate) device: String,
+}
+
+impl Container {
+    /// Makes number `n` with the address 10.77.0.n/24, fd77::n/64.
+    pub(crate) fn new(n: u8, mtu: u32) -> Self {
+        let name = format!("vx{}-{n}", std::process::id());
+        let device = format!("vxc{n}");
+        ip(&["netns", "add", &name]);
+        let container = Container { name, device };
+        let (mtu, name) = (mtu.to_string(), container.name.as_str());
+        ip(&[
+            "link",
+            "add",
+            &container.device,
+            "mtu",
+            &mtu,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "mtu",
+            &mtu,
+            "netns",
+            name,
+        ]);
+        ip(&["link", "set", &container.device, "up"]);
+        ip(&["-n", name, "link", "set", "lo", "up"]);
+        ip(&["-n", name, "addr", "add", &format!("10.77.0.{n}/24"), "dev", "eth0"]);
+        ip(&["-n", name, "addr", "add", &format!("fd77::{n}/64"), "dev", "eth0", "nodad"]);
+        ip(&["-n", name, "link", "set", "eth0", "up"]);
+        container
+    }
+
+    /// Runs `work` on a thread inside.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> std::thread::JoinHandle<T> {
+        let namespace = std::fs::File::open(format!("/run/netns/{}", self.name)).expect("namespace");
+        std::thread::spawn(move || {
+            // SAFETY: an open descriptor and a flag; concerns this thread alone.
+            let rc = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+            assert_eq!(rc, 0, "setns: {}", io::Error::last_os_error());
+            work()
+        })
+    }
+
+    /// Runs a program inside; gives whether it succeeded and what it printed.
+    pub(crate) fn run(&self, command: &[&str]) -> (bool, String) {
+        let output =
+            Command::new("ip").args(["netns", "exec", &self.name]).args(command).output().expect("iproute2");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.success(), text + &String::from_utf8_lossy(&output.stderr))
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
+    }
+}

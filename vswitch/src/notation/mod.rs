@@ -26,7 +26,6 @@ mod describe;
 mod error;
 mod hex;
 mod layers;
-pub mod random;
 mod text;
 mod value;
 

@@ -1,0 +1,305 @@
+//! Opening an AF_XDP port: sockets on every queue of a device, and our program on it.
+//!
+//! Privileged (CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF, and CAP_IPC_LOCK or a high memory-lock limit). What it gives is
+//! descriptors and plain values; driving needs nothing else. Order: memory, rings, fill ring, bind, socket map,
+//! program. With the program comes the traffic, so it is last; and who holds the sockets may remove what a killed
+//! predecessor left of it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::device::{INSERTS_TAGS, STRIPS_TAGS, promiscuous_socket, queue_count, switch_offload};
+use super::lent::Lent;
+use super::program::{Attachment, Company, ProgramError, SocketMap, Unclaimed, XdpMode, current_netns};
+use super::socket::{Bound, Mode, OpenSocket, Queue, RingSizes, Rings, SocketError, set_kick_budget};
+use super::umem::{CHUNK_SIZE, KERNEL_HEADROOM, of_arena};
+use crate::arena::{Arena, FRAME_SIZE, HEADROOM};
+use crate::netdev::link::Change;
+use crate::netdev::{self, Device, Link, Links, Netns};
+
+/// Most descriptors that one system call sends in copy mode.
+const KICK_BUDGET: u32 = 256;
+
+/// What a socket map has room for; no device has more queues.
+const QUEUES_MAX: u32 = 1024;
+
+/// Slots of rings that are as large as is useful.
+const RING_MAX: u32 = 2048;
+const RING_MIN: u32 = 64;
+
+/// The part of the arena that all queues of one device may hold for receiving: one in this many frames.
+const ARENA_SHARE: u32 = 8;
+
+/// Whose device it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A device of the host: what no socket takes is the kernel's, other XDP programs may be there, and a device
+    /// with the host's addresses is refused unless it is `exclusive`.
+    Host {
+        /// The switch may have the host's traffic.
+        exclusive: bool,
+    },
+    /// The host end of a veth pair that we made: closed to the host's stack, and nobody else's.
+    Closed,
+}
+
+/// What an `afxdp` port shall be.
+#[derive(Debug, Clone)]
+pub struct AfxdpConfig {
+    /// The device's namespace by name or path; `None` is the daemon's own.
+    pub netns: Option<String>,
+    /// The device.
+    pub device: String,
+    /// Zero-copy or copy.
+    pub mode: Mode,
+    /// Whose it is.
+    pub purpose: Purpose,
+}
+
+/// Why an AF_XDP port could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The device is missing, in use by the host, in a namespace that is missing, …
+    #[error(transparent)]
+    Device(#[from] netdev::Error),
+    /// A socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The XDP program.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The arena has too few free frames to receive into.
+    #[error(
+        "{device}: the arena has no {frames} free frames for the receive rings of its queues; raise \
+         `[limits] frames`"
+    )]
+    NoFrames {
+        /// The device.
+        device: String,
+        /// Frames needed.
+        frames: u32,
+    },
+}
+
+/// One open queue.
+pub struct OpenQueue {
+    /// The socket.
+    pub socket: OwnedFd,
+    /// Which queue of which device.
+    pub queue: Queue,
+    /// The rings' sizes, from which they can be mapped again.
+    pub sizes: RingSizes,
+    /// What it got.
+    pub bound: Bound,
+    /// Its memory has room for transmit metadata.
+    pub metadata: bool,
+    pub(super) rings: Rings,
+    /// What lies in the fill ring. After the socket, so that it is dropped after it.
+    pub(super) lent: Lent,
+}
+
+/// An open device.
+pub struct OpenAfxdp {
+    /// The device.
+    pub device: Device,
+    /// Its rx and tx queues, in order.
+    pub queues: Vec<OpenQueue>,
+    /// The map that the program redirects by.
+    pub sockets: SocketMap,
+    /// The program on the device.
+    pub attachment: Attachment,
+    /// The other end is a kernel on this machine, which leaves checksums to us.
+    pub local_peer: bool,
+    /// The namespace that the device is in.
+    pub netns: Arc<OwnedFd>,
+    /// The device took VLAN tags out of received frames and was told not to; it shall again when we are done.
+    pub stripped_tags: bool,
+    /// Keeps the device promiscuous: a bridge wants the frames of all stations.
+    pub promiscuous: Option<OwnedFd>,
+    pub(super) arena: Arena,
+}
+
+/// Opens the device that `config` describes, with frames of `arena`.
+///
+/// # Errors
+/// See [`OpenError`]; the device is then as it was.
+pub fn open(config: &AfxdpConfig, arena: &Arena) -> Result<OpenAfxdp, OpenError> {
+    let netns = Netns::open_or_own(config.netns.as_deref())?;
+    netns.run(|| Ok(open_here(config, arena, Links::here(&netns)?)))?
+}
+
+fn open_here(config: &AfxdpConfig, arena: &Arena, mut links: Links) -> Result<OpenAfxdp, OpenError> {
+    let link = links.get(&config.device)?;
+    if let Purpose::Host { exclusive: false } = config.purpose {
+        refuse_host_device(&mut links, &link)?;
+    }
+    if !link.up {
+        links.change(&link, &[Change::Up(true)])?;
+    }
+    let (queues, bound) = open_queues(config, arena, &link)?;
+    let sockets = SocketMap::new(&link.name, QUEUES_MAX)?;
+    for queue in &queues {
+        sockets.insert(&link.name, queue.queue.queue, queue.socket.as_fd())?;
+    }
+    let (unclaimed, company) = match config.purpose {
+        Purpose::Host { .. } => (Unclaimed::Pass, Company::Beside),
+        Purpose::Closed => (Unclaimed::Drop, Company::Alone),
+    };
+    let generic = !bound.zero_copy;
+    let attachment = Attachment::new(&link.name, link.index, &sockets, unclaimed, company, generic)?;
+    let netns = current_netns().map_err(|cause| {
+        netdev::Error::call("opening the device's network namespace", "open(/proc/thread-self/ns/net)", cause)
+    })?;
+    let promiscuous = match config.purpose {
+        Purpose::Host { .. } => Some(promiscuous(&link)?),
+        Purpose::Closed => None,
+    };
+    // Fixed in some drivers; then tagged frames arrive as the driver gives them.
+    let strips = matches!(config.purpose, Purpose::Host { .. }) && link.kind != "veth";
+    let stripped_tags = strips && switch_offload(&link.name, STRIPS_TAGS, false).unwrap_or(false);
+    Ok(OpenAfxdp {
+        device: Device::new(&link, config.netns.as_deref()),
+        queues,
+        sockets,
+        attachment,
+        local_peer: link.kind == "veth",
+        netns: Arc::new(netns),
+        stripped_tags,
+        promiscuous,
+        arena: arena.clone(),
+    })
+}
+
+/// Has the kernel at the far end of a veth pair write VLAN tags into its frames instead of beside them, where AF_XDP
+/// at the near end would not see them.
+///
+/// # Errors
+/// The namespace or the device is missing.
+pub fn keep_tags_in_frames(netns: Option<&str>, device: &str) -> Result<(), netdev::Error> {
+    Netns::open_or_own(netns)?.run(|| {
+        switch_offload(device, INSERTS_TAGS, false).map(|_| ()).map_err(|cause| {
+            netdev::Error::call(
+                format!("switching tx-vlan-offload of {device:?} off"),
+                "ioctl(SIOCETHTOOL)",
+                cause,
+            )
+        })
+    })
+}
+
+/// Lets the device take VLAN tags out of received frames again. Best effort: it may be gone.
+pub(super) fn strip_tags_again(device: &Device) {
+    let restore = || {
+        Netns::open_or_own(device.netns.as_deref())?.run(|| {
+            let _ = switch_offload(&device.name, STRIPS_TAGS, true);
+            Ok(())
+        })
+    };
+    let _: Result<(), netdev::Error> = restore();
+}
+
+/// A device that carries the host's own traffic is not taken by accident.
+fn refuse_host_device(links: &mut Links, link: &Link) -> Result<(), OpenError> {
+    let addresses: Vec<String> = links
+        .addresses(link)?
+        .iter()
+        .filter(|address| !address.is_link_local())
+        .map(|address| address.network.to_string())
+        .collect();
+    let reason = if !addresses.is_empty() {
+        format!("has the host's addresses {}", addresses.join(", "))
+    } else if let Some(controller) = link.controller {
+        let name = links.find_index(controller)?.map_or_else(|| format!("#{controller}"), |above| above.name);
+        format!("is a member of {name:?}")
+    } else if link.loopback {
+        "is the loopback device".into()
+    } else {
+        return Ok(());
+    };
+    Err(netdev::Error::HostUses { device: link.name.clone(), netns: links.place().to_owned(), reason }.into())
+}
+
+/// Opens a socket on every queue. The first registers the arena; the others share its UMEM, and with it its mode.
+fn open_queues(
+    config: &AfxdpConfig,
+    arena: &Arena,
+    link: &Link,
+) -> Result<(Vec<OpenQueue>, Bound), OpenError> {
+    let count = queue_count(&link.name);
+    let sizes = ring_sizes(arena, count);
+    let needs_multi_buffer = link.mtu as usize + 22 > FRAME_SIZE - HEADROOM;
+    let mut queues: Vec<OpenQueue> = Vec::with_capacity(count as usize);
+    let mut first: Option<Bound> = None;
+    for queue in 0..count {
+        let queue = Queue { device: link.name.clone(), ifindex: link.index, queue };
+        let mut lent = Lent::new(arena); // dropped after the socket
+        let mut socket = OpenSocket::new(queue.clone())?;
+        if first.is_none() {
+            socket.register(&of_arena(arena))?;
+        }
+        let mut rings = socket.make_rings(sizes)?;
+        fill(&queue.device, arena, &mut rings, &mut lent, sizes.fill)?;
+        let bound = match (&first, queues.first()) {
+            (Some(bound), Some(other)) => socket.bind_shared(other.socket.as_fd(), bound.multi_buffer),
+            _ => socket.bind(config.mode, needs_multi_buffer),
+        };
+        // On an error the socket is closed here, and then the frames come home.
+        let bound = bound?;
+        lent.set_lost(bound.zero_copy);
+        let metadata = queues.first().map_or(socket.has_metadata(), |other| other.metadata);
+        set_kick_budget(socket.fd(), KICK_BUDGET.min(sizes.tx));
+        first.get_or_insert(bound);
+        queues.push(OpenQueue { socket: socket.into_fd(), queue, sizes, bound, metadata, rings, lent });
+    }
+    let bound = first.unwrap_or(Bound { zero_copy: false, multi_buffer: false });
+    Ok((queues, bound))
+}
+
+// An arena's frame is a chunk, and the room in front of a received frame is what the kernel keeps anyway.
+const _: () = assert!(HEADROOM == KERNEL_HEADROOM as usize && FRAME_SIZE == CHUNK_SIZE as usize);
+
+/// Gives the kernel its first free frames.
+fn fill(
+    device: &str,
+    arena: &Arena,
+    rings: &mut Rings,
+    lent: &mut Lent,
+    frames: u32,
+) -> Result<(), OpenError> {
+    let mut pool = arena.pool();
+    for _ in 0..frames {
+        let buffer = pool.get().ok_or_else(|| OpenError::NoFrames { device: device.to_owned(), frames })?;
+        rings.fill.push(lent.lend(buffer) & !(FRAME_SIZE as u64 - 1));
+    }
+    rings.fill.submit();
+    Ok(())
+}
+
+/// Rings for `queues` queues that leave most of the arena to others.
+fn ring_sizes(arena: &Arena, queues: u32) -> RingSizes {
+    let share = (arena.frames() / ARENA_SHARE / queues.max(1)).max(1);
+    let fill = (1 << share.ilog2()).clamp(RING_MIN, RING_MAX);
+    RingSizes { rx: RING_MAX, tx: RING_MAX, fill, completion: RING_MAX }
+}
+
+/// How the port runs, for people.
+pub(super) fn mode_text(open: &OpenAfxdp) -> &'static str {
+    match (open.queues.first().is_some_and(|queue| queue.bound.zero_copy), open.attachment.mode()) {
+        (true, _) => "zero-copy",
+        (false, XdpMode::Native) => "copy",
+        (false, XdpMode::Generic) => "copy (generic XDP)",
+    }
+}
+
+fn promiscuous(link: &Link) -> Result<OwnedFd, OpenError> {
+    let socket = promiscuous_socket(link.index).map_err(|cause| {
+        netdev::Error::call(
+            format!("making the device {:?} promiscuous", link.name),
+            "setsockopt(PACKET_ADD_MEMBERSHIP)",
+            cause,
+        )
+    })?;
+    Ok(socket)
+}

@@ -1,0 +1,342 @@
+//! The AF_XDP driver between real network stacks: containers on veth pairs, our ports on the host ends.
+//!
+//! Needs root. A loop of a few lines stands for the switch.
+#![allow(unsafe_code, clippy::unwrap_used)]
+
+mod lab;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use lab::{Container, FAR, NEAR, RawEnd, eventually, frame, ip, private_pair};
+use pmd::afxdp::{AfxdpConfig, AfxdpPort, Mode, OpenError, Purpose, keep_tags_in_frames, open};
+use pmd::{
+    Arena, BATCH, Burst, Checksum, Fate, Features, HugePages, Offload, Port, Prefixes, RxMemory, RxQueue,
+    TxItem, TxQueue, TxReport,
+};
+
+fn arena() -> Arena {
+    Arena::new(8192, HugePages::Off).unwrap()
+}
+
+fn port(device: &str, purpose: Purpose, arena: &Arena) -> Result<AfxdpPort, OpenError> {
+    let config = AfxdpConfig { netns: None, device: device.into(), mode: Mode::Auto, purpose };
+    open(&config, arena).map(AfxdpPort::new)
+}
+
+fn queues(port: &mut AfxdpPort) -> (Box<dyn RxQueue>, Box<dyn TxQueue>) {
+    (port.take_rx().remove(0), port.take_tx().remove(0))
+}
+
+/// Forwards one burst; gives how many frames came, and the report.
+fn forward(
+    from: &mut dyn RxQueue,
+    to: &mut dyn TxQueue,
+    memory: &mut RxMemory,
+    pool: &mut pmd::Pool,
+    features: Features,
+) -> (usize, TxReport) {
+    let prefixes = Prefixes::default();
+    let mut batch = from.receive(memory, pool, BATCH).unwrap();
+    let count = batch.len();
+    let items: Vec<TxItem> = (0..count).map(|i| TxItem::whole(&batch, i, true)).collect();
+    let mut burst = Burst::new(&mut batch, &items, &prefixes, features);
+    let report = if count > 0 { to.transmit(&mut burst, pool) } else { TxReport::default() };
+    assert_eq!(report.total() as usize, count);
+    batch.recycle(pool);
+    from.release(pool);
+    to.maintain(pool);
+    (count, report)
+}
+
+/// Two containers and the loop between their ports.
+struct Rig {
+    one: Container,
+    two: Container,
+    stop: Arc<AtomicBool>,
+    forwarder: Option<JoinHandle<()>>,
+}
+
+impl Rig {
+    /// `features` is what the loop believes the ports to have.
+    fn new(mtu: u32, features: impl Fn(Features) -> Features) -> Self {
+        // SAFETY: no pointers; concerns this thread alone.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+        let (one, two) = (Container::new(1, mtu), Container::new(2, mtu));
+        let arena = arena();
+        let mut ports = [&one, &two].map(|c| port(&c.device, Purpose::Closed, &arena).unwrap());
+        let believed = features(ports[0].features());
+        let [(mut rx1, mut tx1), (mut rx2, mut tx2)] = ports.each_mut().map(queues);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let forwarder = std::thread::spawn(move || {
+            let (mut memory, mut pool) = (RxMemory::new(), arena.pool());
+            while !stopped.load(Ordering::Relaxed) {
+                let there = forward(&mut *rx1, &mut *tx2, &mut memory, &mut pool, believed).0;
+                let back = forward(&mut *rx2, &mut *tx1, &mut memory, &mut pool, believed).0;
+                if there + back == 0 && !rx1.arm() && !rx2.arm() {
+                    std::thread::yield_now();
+                }
+            }
+            drop((rx1, tx1, rx2, tx2));
+            for port in ports {
+                Box::new(port).close(Fate::Leave).unwrap();
+            }
+            drop(pool);
+            assert_eq!(arena.free(), arena.frames(), "frames that did not come home");
+        });
+        Rig { one, two, stop, forwarder: Some(forwarder) }
+    }
+
+    /// Sends `bytes` from the first container to the second and back, and compares.
+    fn tcp_echo(&self, address: &'static str, bytes: usize) {
+        let listener = self.two.spawn(move || TcpListener::bind((address, 4711)).unwrap()).join().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).unwrap();
+            stream.write_all(&got).unwrap();
+        });
+        let sent: Vec<u8> = (0..bytes).map(|i| (i * 31 + i / 251) as u8).collect();
+        let copy = sent.clone();
+        let client = self.one.spawn(move || {
+            let mut stream = TcpStream::connect((address, 4711)).unwrap();
+            stream.write_all(&copy).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let mut back = Vec::new();
+            stream.read_to_end(&mut back).unwrap();
+            back
+        });
+        assert!(client.join().unwrap() == sent, "bytes changed on the way");
+        server.join().unwrap();
+    }
+
+    /// Segments that a receiver threw away for their checksum.
+    fn checksum_errors(&self) -> u64 {
+        [&self.one, &self.two]
+            .iter()
+            .map(|container| {
+                let (_, text) = container.run(&["cat", "/proc/net/snmp"]);
+                let tcp: Vec<&str> = text.lines().filter(|line| line.starts_with("Tcp:")).collect();
+                let column = tcp[0].split(' ').position(|name| name == "InCsumErrors").unwrap();
+                tcp[1].split(' ').nth(column).unwrap().parse::<u64>().unwrap()
+            })
+            .sum()
+    }
+
+    fn finish(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.forwarder.take().unwrap().join().unwrap();
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Partial checksums are recognised and handed on for the kernel to finish, or completed by us; TCP is right with
+/// the containers' default offloads either way.
+#[test]
+fn tcp_crosses_with_default_offloads() {
+    for (mtu, without) in [
+        (1500, Features::NONE),
+        (9000, Features::NONE),
+        (1500, Features::CHECKSUM),
+        (9000, Features::CHECKSUM),
+    ] {
+        let rig = Rig::new(mtu, |features| features.without(without));
+        for address in ["10.77.0.2", "fd77::2"] {
+            let (ok, text) = rig.one.run(&["ping", "-c", "3", "-i", "0.02", "-W", "2", address]);
+            assert!(ok, "{text}");
+            rig.tcp_echo(address, 8 << 20);
+        }
+        assert_eq!(rig.checksum_errors(), 0);
+        rig.finish();
+    }
+}
+
+/// A frame with a VLAN tag arrives with it.
+#[test]
+fn tags_of_a_trunk_arrive() {
+    private_pair(1500);
+    let arena = arena();
+    let mut near = port(NEAR, Purpose::Closed, &arena).unwrap();
+    let (mut rx, mut tx) = queues(&mut near);
+    let outside = RawEnd::new(FAR);
+    let mut tagged = frame(1, 60);
+    tagged.splice(12..12, [0x81, 0, 0, 7]);
+    outside.send(&tagged);
+    let (mut memory, mut pool) = (RxMemory::new(), arena.pool());
+    let got = eventually(|| {
+        let batch = rx.receive(&mut memory, &mut pool, BATCH).unwrap();
+        let first = (!batch.is_empty()).then(|| batch.head(0).to_vec());
+        batch.recycle(&mut pool);
+        first
+    });
+    assert_eq!(got.unwrap(), tagged);
+    assert_eq!(send(&mut *tx, &arena, &tagged).sent, 1);
+    assert!(outside.receive().is_some());
+}
+
+/// A container's kernel can be told to write its tags into the frames.
+#[test]
+fn tags_are_kept_in_frames() {
+    private_pair(1500);
+    let offload = || {
+        let output = std::process::Command::new("ethtool").args(["-k", FAR]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().find(|line| line.starts_with("tx-vlan-offload:")).unwrap().to_owned()
+    };
+    assert_eq!(offload(), "tx-vlan-offload: on");
+    keep_tags_in_frames(None, FAR).unwrap();
+    assert_eq!(offload(), "tx-vlan-offload: off");
+    assert!(keep_tags_in_frames(None, "vxnone").unwrap_err().to_string().contains("vxnone"));
+}
+
+/// Whatever happens to the device, the queues say so and the frames come home.
+#[test]
+fn a_deleted_device_is_a_fault() {
+    private_pair(1500);
+    let arena = arena();
+    let mut near = port(NEAR, Purpose::Host { exclusive: false }, &arena).unwrap();
+    assert_eq!((near.kind(), near.mode(), near.mtu()), ("afxdp", "copy", 1500));
+    assert!(near.link().up);
+    let (mut rx, mut tx) = queues(&mut near);
+    let (mut memory, mut pool) = (RxMemory::new(), arena.pool());
+    ip(&["link", "del", FAR]);
+    assert!(!near.link().up);
+    assert!(near.link().reason.contains("deleted"), "{}", near.link().reason);
+    assert!(rx.arm(), "must not sleep on a device that is gone");
+    let fault = rx.receive(&mut memory, &mut pool, BATCH).err().unwrap();
+    assert!(fault.reason.contains("gone"), "{fault}");
+    for _ in 0..2 {
+        let report = send(&mut *tx, &arena, &frame(1, 60));
+        assert_eq!(report.total(), 1);
+    }
+    assert_eq!(send(&mut *tx, &arena, &frame(1, 60)).down, 1);
+    assert!(!tx.maintain(&mut pool), "nothing will come of it");
+    drop((rx, tx, pool, memory));
+    Box::new(near).close(Fate::Leave).unwrap();
+    assert_eq!(arena.free(), arena.frames());
+}
+
+/// Sends one frame out of scratch memory.
+fn send(tx: &mut dyn TxQueue, arena: &Arena, bytes: &[u8]) -> TxReport {
+    send_with(tx, arena, bytes, Checksum::None, Features::NONE)
+}
+
+fn send_with(
+    tx: &mut dyn TxQueue,
+    arena: &Arena,
+    bytes: &[u8],
+    checksum: Checksum,
+    features: Features,
+) -> TxReport {
+    let (mut memory, mut pool, prefixes) = (RxMemory::new(), arena.pool(), Prefixes::default());
+    let (mut batch, mut scratch) = memory.lend();
+    let copy = scratch.take(bytes.len());
+    copy.copy_from_slice(bytes);
+    batch.push_private(copy, 0, Offload { checksum, ..Offload::NONE });
+    let items = [TxItem::whole(&batch, 0, true)];
+    let mut burst = Burst::new(&mut batch, &items, &prefixes, features);
+    tx.transmit(&mut burst, &mut pool)
+}
+
+#[test]
+fn what_the_device_cannot_take_is_refused() {
+    private_pair(9000);
+    let arena = arena();
+    let mut near = port(NEAR, Purpose::Closed, &arena).unwrap();
+    let outside = RawEnd::new(FAR);
+    let (_rx, mut tx) = queues(&mut near);
+    assert_eq!(send(&mut *tx, &arena, &frame(1, 14)[..13]).refused, 1);
+    assert_eq!(send(&mut *tx, &arena, &frame(2, 70)).sent, 1);
+    assert_eq!(send(&mut *tx, &arena, &frame(3, 9014)).sent, 1);
+    // A checksum field outside the frame's first buffer.
+    let beyond = Checksum::Partial { start: 3839, offset: 6 };
+    if near.features().contains(Features::CHECKSUM) {
+        assert_eq!(send_with(&mut *tx, &arena, &frame(4, 9000), beyond, near.features()).refused, 1);
+    }
+    assert_eq!(outside.receive().unwrap(), frame(2, 70));
+    assert_eq!(outside.receive().unwrap(), frame(3, 9014));
+    assert_eq!(outside.try_receive(), None);
+}
+
+/// A full tx ring drops, and what was sent comes back to whoever reaps it.
+#[test]
+fn a_device_that_is_down_drops_and_recovers() {
+    private_pair(1500);
+    let arena = arena();
+    let mut near = port(NEAR, Purpose::Closed, &arena).unwrap();
+    let outside = RawEnd::new(FAR);
+    let (_rx, mut tx) = queues(&mut near);
+    ip(&["link", "set", NEAR, "down"]);
+    let first = send(&mut *tx, &arena, &frame(1, 60));
+    assert_eq!(first.total(), 1);
+    assert_eq!(send(&mut *tx, &arena, &frame(2, 60)).down, 1);
+    assert!(!near.link().up);
+    ip(&["link", "set", NEAR, "up"]);
+    let sent = eventually(|| (send(&mut *tx, &arena, &frame(3, 60)).sent == 1).then_some(()));
+    sent.unwrap();
+    let seen = eventually(|| outside.try_receive().filter(|got| *got == frame(3, 60)));
+    seen.unwrap();
+    let mut pool = arena.pool();
+    eventually(|| (!tx.maintain(&mut pool) && tx.outstanding() == 0).then_some(())).unwrap();
+}
+
+#[test]
+fn a_device_of_the_host_is_not_taken_by_accident() {
+    private_pair(1500);
+    ip(&["addr", "add", "192.0.2.7/24", "dev", NEAR]);
+    let arena = arena();
+    let refused = port(NEAR, Purpose::Host { exclusive: false }, &arena).err().unwrap().to_string();
+    assert!(refused.contains("192.0.2.7/24") && refused.contains("exclusive = true"), "{refused}");
+    port(NEAR, Purpose::Host { exclusive: true }, &arena).unwrap();
+    let missing = port("vxnone", Purpose::Host { exclusive: false }, &arena).err().unwrap().to_string();
+    assert!(missing.contains("vxnone") && missing.contains(NEAR), "{missing}");
+    assert_eq!(arena.free(), arena.frames(), "a failed opening keeps nothing");
+}
+
+/// Each rx queue has a socket; frames of all of them arrive, and each tx queue sends.
+#[test]
+fn several_queues() {
+    // SAFETY: no pointers; concerns this thread alone.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+    ip(&[
+        "link",
+        "add",
+        NEAR,
+        "numrxqueues",
+        "2",
+        "numtxqueues",
+        "2",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        FAR,
+        "numrxqueues",
+        "2",
+        "numtxqueues",
+        "2",
+    ]);
+    ip(&["link", "set", NEAR, "up"]);
+    ip(&["link", "set", FAR, "up"]);
+    let arena = arena();
+    let mut near = port(NEAR, Purpose::Closed, &arena).unwrap();
+    let outside = RawEnd::new(FAR);
+    let (rx, mut tx) = (near.take_rx(), near.take_tx());
+    assert_eq!((rx.len(), tx.len()), (2, 2));
+    for (index, queue) in tx.iter_mut().enumerate() {
+        assert_eq!(send(&mut **queue, &arena, &frame(index as u8, 60)).sent, 1);
+        eventually(|| outside.try_receive().filter(|got| *got == frame(index as u8, 60))).unwrap();
+    }
+    drop((rx, tx));
+    Box::new(near).close(Fate::Leave).unwrap();
+    assert_eq!(arena.free(), arena.frames());
+}

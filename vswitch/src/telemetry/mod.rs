@@ -1,4 +1,0 @@
-//! What the switch says about itself: counters, drop reasons, trace.
-
-pub mod counters;
-pub mod drops;
