@@ -95,12 +95,7 @@ impl Client {
     /// Connects to the socket at `path`; `timeout` bounds each send and the wait for each answer.
     pub fn connect(path: &Path, timeout: Duration) -> Result<Self, ClientError> {
         let path = path.to_owned();
-        let fail = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => ClientError::NoSocket(path.clone()),
-            io::ErrorKind::ConnectionRefused => ClientError::Refused(path.clone()),
-            io::ErrorKind::PermissionDenied => ClientError::Forbidden(path.clone()),
-            _ => ClientError::Io { path: path.clone(), source },
-        };
+        let fail = |source| connecting(&path, source);
         let stream = UnixStream::connect(&path).map_err(fail)?;
         // A timeout of zero means "none" to the socket, and is an error there.
         let timeout = timeout.max(Duration::from_millis(1));
@@ -165,5 +160,39 @@ impl Client {
             }
             _ => ClientError::Io { path, source },
         }
+    }
+}
+
+/// Why there is no connection.
+fn connecting(path: &Path, source: io::Error) -> ClientError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound => ClientError::NoSocket(path),
+        io::ErrorKind::ConnectionRefused => ClientError::Refused(path),
+        io::ErrorKind::PermissionDenied => ClientError::Forbidden(path),
+        _ => ClientError::Io { path, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Root passes every file mode, so that a real socket cannot show this to all who run the tests.
+    #[test]
+    fn a_forbidden_socket_is_explained() {
+        let error = connecting(Path::new("/s"), io::ErrorKind::PermissionDenied.into());
+        assert!(matches!(error, ClientError::Forbidden(_)));
+        assert!(
+            error.to_string().starts_with("cannot connect to /s: permission denied\n  cause: "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_is_explained() {
+        let path = Path::new("/").join("x".repeat(200));
+        let error = Client::connect(&path, Client::TIMEOUT).unwrap_err();
+        assert!(matches!(error, ClientError::Io { .. }), "{error}");
     }
 }

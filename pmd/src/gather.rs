@@ -74,6 +74,20 @@ pub struct Prefix {
     len: u32,
 }
 
+impl Prefix {
+    /// Bytes of it.
+    #[inline]
+    pub fn len(self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether there is none.
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+}
+
 /// One outgoing frame.
 #[derive(Clone, Copy, Debug)]
 pub struct TxItem {

@@ -15,8 +15,8 @@ pub enum SegmentError {
     /// The headers are not where the metadata says, or not in the frame's private head.
     #[error("the offload metadata contradicts the headers")]
     BadOffload,
-    /// More segments than one burst has room for.
-    #[error("no room for the segments' headers in this burst")]
+    /// The burst has no room left for another header.
+    #[error("no room for another header in this burst")]
     NoRoom,
 }
 
@@ -24,7 +24,8 @@ const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
 
-/// Where a train's headers lie.
+/// Where a train's headers lie, in the outgoing frame.
+#[derive(Debug)]
 struct Layout {
     network: usize,
     transport: usize,
@@ -33,54 +34,86 @@ struct Layout {
     ipv6: bool,
 }
 
-/// How many segments a train of `len` bytes becomes.
+/// The longest header that is copied in front of each segment: two VLAN tags, IPv6 with a good number of
+/// extension headers, TCP with all its options.
+const MAX_HEADER: usize = 192;
+
+/// The most segments of one train. Linux goes down to an MSS of 88, which makes 745 of 64 KB.
+const MAX_SEGMENTS: usize = 1024;
+
+/// A train on its way to become segments, one at a time.
 ///
-/// # Errors
-/// As [`segment`].
-pub fn count(head: &[u8], len: usize, offload: Offload) -> Result<usize, SegmentError> {
-    let (layout, gso) = layout(head, len, offload)?;
-    Ok((len - layout.payload).div_ceil(gso.size as usize))
+/// Header fields change as RFC 9293 (TCP) and RFC 768 (UDP) ask: lengths, the IPv4 identification
+/// (RFC 791), the sequence number, FIN and PSH on the last segment only, CWR on the first only (RFC 3168,
+/// section 6.1.2).
+#[derive(Debug)]
+pub struct Train {
+    header: [u8; MAX_HEADER],
+    layout: Layout,
+    gso: Gso,
+    /// The train as one item.
+    item: TxItem,
+    next: usize,
+    count: usize,
 }
 
-/// Cuts a train of `len` bytes whose first bytes are `head` into items of frame `frame` and hands each
-/// to `each`. The last one may be shorter. Header fields change as RFC 9293 (TCP) and RFC 768 (UDP) ask:
-/// lengths, the IPv4 identification (RFC 791), the sequence number, FIN and PSH on the last only, CWR on
-/// the first only (RFC 3168, section 6.1.2).
-///
-/// # Errors
-/// The metadata contradicts the headers, or there is no room for them; nothing was handed out then.
-pub fn segment(
-    head: &[u8],
-    len: usize,
-    frame: u16,
-    offload: Offload,
-    prefixes: &mut Prefixes,
-    mut each: impl FnMut(TxItem),
-) -> Result<(), SegmentError> {
-    let (layout, gso) = layout(head, len, offload)?;
-    let size = gso.size as usize;
-    let segments = (len - layout.payload).div_ceil(size);
-    if !prefixes.has_room(segments * layout.payload) {
-        return Err(SegmentError::NoRoom);
+impl Train {
+    /// Looks at the train that `item` is, whose outgoing bytes begin with `head`.
+    ///
+    /// # Errors
+    /// The metadata contradicts the headers.
+    pub fn new(head: &[u8], item: &TxItem) -> Result<Train, SegmentError> {
+        let (layout, gso) = layout(head, item.total(), item.offload)?;
+        let count = (item.total() - layout.payload).div_ceil(gso.size as usize);
+        if layout.payload > MAX_HEADER || count > MAX_SEGMENTS {
+            return Err(SegmentError::BadOffload);
+        }
+        let mut header = [0; MAX_HEADER];
+        header[..layout.payload].copy_from_slice(&head[..layout.payload]);
+        Ok(Train { header, layout, gso, item: *item, next: 0, count })
     }
-    let offset = if gso.kind == GsoKind::Udp { 6 } else { 16 };
-    let checksum = Checksum::Partial { start: layout.transport as u16, offset };
-    for number in 0..segments {
-        let from = layout.payload + number * size;
-        let payload = size.min(len - from);
-        let prefix = prefixes.push(&head[..layout.payload]).ok_or(SegmentError::NoRoom)?;
-        let last = number + 1 == segments;
-        rewrite(prefixes.get_mut(prefix), &layout, gso, number, payload, last);
-        each(TxItem {
-            frame,
+
+    /// How many segments it becomes in all.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Bytes of the headers in front of each segment's payload.
+    pub fn header_len(&self) -> usize {
+        self.layout.payload
+    }
+
+    /// The longest segment in bytes.
+    pub fn longest(&self) -> usize {
+        self.item.total().min(self.layout.payload + self.gso.size as usize)
+    }
+
+    /// The next segment; `None` after the last one.
+    ///
+    /// # Errors
+    /// `prefixes` has no room for its header; make some and ask again.
+    pub fn next(&mut self, prefixes: &mut Prefixes) -> Result<Option<TxItem>, SegmentError> {
+        if self.next == self.count {
+            return Ok(None);
+        }
+        let size = self.gso.size as usize;
+        let from = self.layout.payload + self.next * size;
+        let payload = size.min(self.item.total() - from);
+        let prefix = prefixes.push(&self.header[..self.layout.payload]).ok_or(SegmentError::NoRoom)?;
+        let last = self.next + 1 == self.count;
+        rewrite(prefixes.get_mut(prefix), &self.layout, self.gso, self.next, payload, last);
+        self.next += 1;
+        let offset = if self.gso.kind == GsoKind::Udp { 6 } else { 16 };
+        let checksum = Checksum::Partial { start: self.layout.transport as u16, offset };
+        Ok(Some(TxItem {
+            frame: self.item.frame,
             exclusive: false,
             prefix,
-            from: from as u32,
+            from: from as u32 + self.item.from - self.item.prefix.len() as u32,
             len: payload as u32,
             offload: Offload { checksum, ..Offload::NONE },
-        });
+        }))
     }
-    Ok(())
 }
 
 /// Finds the headers and checks that they say what the metadata says. Positions come from the frame's
@@ -240,7 +273,11 @@ mod tests {
         batch.append_lent(&frame[head..]);
         let mut prefixes = Prefixes::default();
         let mut items = Vec::new();
-        segment(batch.head(0), frame.len(), 0, offload, &mut prefixes, |item| items.push(item))?;
+        let mut train = Train::new(batch.head(0), &TxItem::whole(&batch, 0, true))?;
+        while let Some(item) = train.next(&mut prefixes)? {
+            items.push(item);
+        }
+        assert_eq!(items.len(), train.count());
         let burst = Burst::new(&mut batch, &items, &prefixes, Features::NONE);
         Ok((0..burst.len())
             .map(|i| {
@@ -275,7 +312,6 @@ mod tests {
             let (frame, offload) = train(ipv6, udp, 2500);
             let segments = cut(&frame, 100, offload).unwrap();
             assert_eq!(segments.len(), 3);
-            assert_eq!(count(&frame[..100], frame.len(), offload), Ok(3));
             let transport = if ipv6 { 54 } else { 34 };
             let header = transport + if udp { 8 } else { 32 };
             let mut joined = frame[..header].to_vec();
@@ -322,6 +358,6 @@ mod tests {
     fn a_train_of_single_bytes_is_bounded() {
         let (frame, mut offload) = train(false, false, 60_000);
         offload.gso = Some(Gso { kind: GsoKind::Tcp4, size: 1, ecn: false });
-        assert_eq!(cut(&frame, 100, offload), Err(SegmentError::NoRoom));
+        assert_eq!(cut(&frame, 100, offload), Err(SegmentError::BadOffload));
     }
 }

@@ -150,8 +150,8 @@ pub enum VlanMode {
     /// frames (tag with VLAN 0) are VLAN 0 of the bridge.
     #[default]
     Transparent,
-    /// `vlan = 10`: untagged (and priority-tagged) frames belong to this VLAN, frames of other VLANs
-    /// are dropped, frames leave untagged.
+    /// `vlan = 10`: untagged (and priority-tagged) frames belong to this VLAN, tagged ones are dropped,
+    /// frames leave untagged.
     Access(VlanId),
     /// `trunk = [...]`: tagged frames of these VLANs pass.
     Trunk {

@@ -7,8 +7,8 @@ use super::text::Layer;
 use super::value::Value;
 use crate::flow::numbers::ethertype;
 
-/// The longest frame: Ethernet with two tags around the longest IP packet, as segmentation offload passes it.
-pub const MAX_FRAME: usize = 22 + 65_535;
+/// The longest frame: Ethernet with two tags around the longest IPv6 packet, as segmentation offload passes it.
+pub const MAX_FRAME: usize = 22 + 40 + 65_535;
 
 /// The ethertype of a frame with nothing that has one: IEEE 802's first for local experiments.
 const EXPERIMENTAL_ETHERTYPE: u16 = 0x88b5;

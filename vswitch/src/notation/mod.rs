@@ -26,6 +26,7 @@ mod describe;
 mod error;
 mod hex;
 mod layers;
+pub mod random;
 mod text;
 mod value;
 

@@ -88,10 +88,7 @@ fn errors_say_where_and_what() {
         "column 16: `payload` cannot follow `pad`: nothing follows the padding"
     );
     assert!(error("eth payload(len=70000)").starts_with("the frame would have 70000 bytes"));
-    assert_eq!(
-        error("eth ipv6 payload(len=65536) "),
-        "the frame would have 65590 bytes, more than the 65557 that a frame can have"
-    );
+    assert!(error("eth ipv6 payload(len=65536)").contains("65536 does not fit in `ipv6.payload_length`"));
     assert!(
         error("eth ipv4 payload(len=65520)").contains("column 5: 65540 does not fit in `ipv4.total_length`")
     );

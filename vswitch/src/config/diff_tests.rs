@@ -1,0 +1,221 @@
+use super::*;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+fn config(text: &str) -> Config {
+    Config::parse(text, "test.toml").unwrap_or_else(|errors| panic!("{errors:?}"))
+}
+
+fn shown(from: &str, to: &str) -> Vec<String> {
+    diff(&config(from), &config(to)).unwrap().iter().map(Step::to_string).collect()
+}
+
+/// The order of a document's tables has no meaning.
+fn sorted(mut config: Config) -> Config {
+    config.bridges.sort_by(|a, b| a.name.cmp(&b.name));
+    config.ports.sort_by(|a, b| a.name.cmp(&b.name));
+    config.fdb.sort_by_key(|entry| (entry.bridge.clone(), entry.vlan, entry.mac));
+    config
+}
+
+const TWO: &str = r#"
+[[bridge]]
+name = "blue"
+[[port]]
+name = "web1"
+bridge = "blue"
+type = "tap"
+netns = "web1"
+[[port]]
+name = "up"
+bridge = "blue"
+type = "afxdp"
+device = "eth1"
+"#;
+
+#[test]
+fn what_each_key_costs() {
+    let tap = |keys: &str| TWO.replace("netns = \"web1\"", &format!("netns = \"web1\"\n{keys}"));
+    let one = |from: &str, to: &str| {
+        let steps = shown(from, to);
+        assert_eq!(steps.len(), 1, "{steps:?}");
+        steps[0].clone()
+    };
+    for (keys, expected) in [
+        ("vlan = 10", "change port \"web1\": vlan default -> 10"),
+        (
+            "isolated = true\nhairpin = true",
+            "change port \"web1\": hairpin default -> true, isolated default -> true",
+        ),
+        ("address = [\"10.0.0.1/24\"]", "change port \"web1\": address default -> [\"10.0.0.1/24\"]"),
+        ("workers = [0]", "change port \"web1\": workers default -> [0]"),
+        ("mtu = 9000", "reopen port \"web1\": mtu default -> 9000"),
+        ("mtu = 9000\nvlan = 3", "reopen port \"web1\": mtu default -> 9000, vlan default -> 3"),
+        ("queues = 2", "reopen port \"web1\": queues default -> 2"),
+    ] {
+        assert_eq!(one(TWO, &tap(keys)), expected);
+        assert!(one(&tap(keys), TWO).ends_with(" -> default") || keys.contains('\n'));
+    }
+    assert_eq!(one(&tap("mtu = 1400"), &tap("mtu = 9000")), "reopen port \"web1\": mtu 1400 -> 9000");
+    let same = TWO.replace("netns = \"web1\"", "netns = \"/var/run/netns/web1\"");
+    assert!(one(TWO, &same).starts_with("reopen port \"web1\": netns"));
+    let again =
+        ["delete port \"web1\" to make it again: ifname default -> \"eth9\"", "add port \"web1\" again"];
+    assert_eq!(shown(TWO, &tap("ifname = \"eth9\"")), again);
+}
+
+#[test]
+fn ports_come_after_their_bridge_and_go_before_it() {
+    let empty = "";
+    let entry = "[[fdb]]\nbridge = \"blue\"\nmac = \"02:00:00:00:00:01\"\nport = \"web1\"\n";
+    let full = format!("{TWO}{entry}");
+    assert_eq!(
+        shown(empty, &full),
+        [
+            "add bridge \"blue\"",
+            "add port \"web1\" (tap) to bridge \"blue\"",
+            "add port \"up\" (afxdp) to bridge \"blue\"",
+            "add fdb entry 02:00:00:00:00:01 in bridge \"blue\" at port \"web1\"",
+        ]
+    );
+    assert_eq!(
+        shown(&full, empty),
+        [
+            "delete fdb entry 02:00:00:00:00:01 in bridge \"blue\" at port \"web1\"",
+            "delete port \"web1\"",
+            "delete port \"up\"",
+            "delete bridge \"blue\"",
+        ]
+    );
+    // A port that moves takes its entries along, and its old bridge goes when nobody is in it.
+    let moved = full.replace("blue", "red");
+    assert_eq!(
+        shown(&full, &moved),
+        [
+            "delete fdb entry 02:00:00:00:00:01 in bridge \"blue\" at port \"web1\"",
+            "add bridge \"red\"",
+            "reopen port \"web1\": bridge \"blue\" -> \"red\"",
+            "reopen port \"up\": bridge \"blue\" -> \"red\"",
+            "delete bridge \"blue\"",
+            "add fdb entry 02:00:00:00:00:01 in bridge \"red\" at port \"web1\"",
+        ]
+    );
+    let ageing = TWO.replace("name = \"blue\"", "name = \"blue\"\nageing_s = 60");
+    assert_eq!(shown(TWO, &ageing), ["change bridge \"blue\": ageing_s default -> 60"]);
+}
+
+#[test]
+fn what_is_fixed_is_named_with_all_its_keys() {
+    let other = format!("[switch]\nworkers = [0, 1]\nhuge_pages = \"off\"\n[limits]\nfdb = 100\n{TWO}");
+    let error = diff(&config(TWO), &config(&other)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the running switch cannot change `[switch] workers` from \"auto\" to [0, 1], \
+         `[switch] huge_pages` from \"auto\" to \"off\", `[limits] fdb` from 131072 to 100: restart it for that"
+    );
+    let error = ApiError::from(error);
+    assert_eq!((error.code, error.data.object.as_str()), (ErrorCode::Configuration, "[switch] workers"));
+    assert!(error.data.fix.unwrap().contains("restart vswitchd"));
+}
+
+/// Configurations out of few names, so that two of them have much in common and much to quarrel over.
+fn small() -> impl Strategy<Value = Config> {
+    let bridge = (0..3, prop_oneof![Just(""), Just("ageing_s = 9\n"), Just("flood_unknown = false\n")])
+        .prop_map(|(name, keys)| format!("[[bridge]]\nname = \"b{name}\"\n{keys}"));
+    let kind = prop_oneof![
+        (0..2, 0..2, 0..2).prop_map(|(netns, ifname, mtu)| {
+            format!("type = \"tap\"\nnetns = \"n{netns}\"\nifname = \"e{ifname}\"\nmtu = {}\n", 1500 + mtu)
+        }),
+        (0..2, prop_oneof![Just("afxdp"), Just("packet")]).prop_map(|(netns, driver)| format!(
+            "type = \"veth\"\nnetns = \"n{netns}\"\ndriver = \"{driver}\"\n"
+        )),
+        (0..2, prop_oneof![Just("afxdp"), Just("packet")])
+            .prop_map(|(device, kind)| format!("type = \"{kind}\"\ndevice = \"d{device}\"\n")),
+        (0..2).prop_map(|file| format!("type = \"pcap\"\nwrite = \"/f{file}\"\n")),
+        (0..2).prop_map(|rate| format!("type = \"null\"\nrate = {rate}\n")),
+    ];
+    let keys = prop_oneof![
+        3 => Just(""),
+        1 => Just("vlan = 10\n"),
+        1 => Just("trunk = [10, 11]\nisolated = true\n"),
+        1 => Just("queues = 2\n"),
+    ];
+    let port = (0..5, 0..3, kind, keys).prop_map(|(name, bridge, kind, keys)| {
+        format!("[[port]]\nname = \"p{name}\"\nbridge = \"b{bridge}\"\n{kind}{keys}")
+    });
+    let entry = (0..3, 0..2, 0..3, 0..5).prop_map(|(bridge, vlan, mac, port)| {
+        format!(
+            "[[fdb]]\nbridge = \"b{bridge}\"\nvlan = {}\nmac = \"02:00:00:00:00:0{mac}\"\nport = \"p{port}\"\n",
+            vlan * 10
+        )
+    });
+    let bridges = vec(bridge, 0..4);
+    let (ports, entries) = (vec(port, 0..6), vec(entry, 0..6));
+    (bridges, ports, entries).prop_map(|(bridges, ports, entries)| {
+        // What does not fit to what is there already is left out.
+        let mut text = String::new();
+        for table in bridges.into_iter().chain(ports).chain(entries) {
+            let longer = format!("{text}{table}");
+            if Config::parse(&longer, "").is_ok() {
+                text = longer;
+            }
+        }
+        config(&text)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_steps_lead_from_one_to_the_other_and_back(from in small(), to in small()) {
+        let steps = diff(&from, &to).unwrap();
+        let mut reached = from.clone();
+        for step in &steps {
+            step.patch(&mut reached);
+            prop_assert_eq!(reached.check(), Ok(()), "after {}", step);
+            prop_assert!(!step.to_string().contains('\n'));
+        }
+        prop_assert_eq!(sorted(reached.clone()), sorted(to.clone()));
+        prop_assert_eq!(diff(&reached, &to), Ok(vec![]));
+        for step in steps.iter().rev() {
+            step.inverse().patch(&mut reached);
+            prop_assert_eq!(reached.check(), Ok(()), "after {}", step.inverse());
+        }
+        prop_assert_eq!(sorted(reached), sorted(from));
+    }
+
+    #[test]
+    fn nothing_is_done_for_nothing(config in small()) {
+        prop_assert_eq!(diff(&config, &config), Ok(vec![]));
+        let mut shuffled = config.clone();
+        shuffled.ports.reverse();
+        shuffled.fdb.reverse();
+        shuffled.bridges.reverse();
+        prop_assert_eq!(diff(&config, &shuffled), Ok(vec![]));
+    }
+
+    /// A port that needs no other device keeps the one it has, and an untouched port is not touched.
+    #[test]
+    fn no_step_is_larger_than_its_reason(from in small(), to in small()) {
+        for step in diff(&from, &to).unwrap() {
+            match step {
+                Step::DeletePort { port, again } => {
+                    let new = to.port(port.name.as_str());
+                    prop_assert_eq!(again.as_deref(), new);
+                    let device = |port: &Port| (port.kind.type_name(), port.kind.interface().map(|(netns, name)| {
+                        (netns.map(|netns| netns.path()), name.clone())
+                    }));
+                    if let Some(new) = new && port.kind.interface().is_some() {
+                        prop_assert_ne!(device(&port), device(new));
+                    }
+                }
+                Step::ChangePort { from, to } => {
+                    prop_assert!(from != to && from.bridge == to.bridge && from.queues == to.queues);
+                }
+                Step::ReopenPort { from, to } => prop_assert!(from != to),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Carrying out the actions of a decision on one frame of a batch.
+//!
+//! Called by the worker for every frame, hit or miss, and by `trace` with a [`Sink`] that keeps what would
+//! leave. What depends on the single frame and not on its flow is decided here: the MTU, what is left of
+//! its offload metadata for a port that cannot take it, who gets a copy of a flood.
+
+use pmd::segment::Train;
+use pmd::{Batch, Checksum, Prefixes, TxItem};
+
+use super::egress;
+use crate::flow::action::{Action, TagChange};
+use crate::flow::headers::parse_link;
+use crate::flow::numbers::ethertype;
+use crate::snapshot::{PortView, Snapshot};
+use crate::telemetry::drops::DropReason;
+
+/// Where outgoing frames go.
+pub trait Sink {
+    /// Sends `item` by `port`, now or at the end of the burst.
+    fn emit(&mut self, batch: &mut Batch<'_>, port: u16, item: TxItem);
+
+    /// Counts a dropped frame.
+    fn drop(&mut self, port: u16, reason: DropReason);
+
+    /// Counts frames made at `port`.
+    fn made(&mut self, port: u16, frames: u32);
+
+    /// The memory for new headers, with room for at least `len` more bytes; sends what is pending if need
+    /// be. `None` if it can never hold as many.
+    fn prefixes(&mut self, batch: &mut Batch<'_>, len: usize) -> Option<&mut Prefixes>;
+}
+
+/// Bytes that are looked at to find a header's end: what a head holds at least, if the frame is as long.
+const WINDOW: usize = 256;
+
+/// Carries out `actions` on frame `i`, which came in by `in_port`.
+#[inline]
+pub fn execute<S: Sink>(
+    snapshot: &Snapshot,
+    batch: &mut Batch<'_>,
+    i: usize,
+    in_port: u16,
+    actions: &[Action],
+    sink: &mut S,
+) {
+    for action in actions {
+        match *action {
+            Action::Output(port) => {
+                let item = TxItem::whole(batch, i, true);
+                output(snapshot, batch, port, item, sink);
+            }
+            Action::Tag(change) => {
+                if !retag(batch, i, change) {
+                    return sink.drop(in_port, DropReason::NoHeadroom);
+                }
+            }
+            Action::Drop(reason) => return sink.drop(in_port, reason),
+            Action::Flood(vlan) => flood(snapshot, batch, i, in_port, vlan, sink),
+        }
+    }
+}
+
+/// Changes the outer tag in place.
+#[inline]
+fn retag(batch: &mut Batch<'_>, i: usize, change: TagChange) -> bool {
+    match change {
+        TagChange::Push(vlan) => match batch.insert(i, 12, 4) {
+            Some(tag) => {
+                tag[..2].copy_from_slice(&ethertype::VLAN.to_be_bytes());
+                tag[2..4].copy_from_slice(&vlan.to_be_bytes());
+                true
+            }
+            None => false,
+        },
+        TagChange::Set(vlan) => match batch.head_mut(i).get_mut(14..16) {
+            Some(tci) => {
+                let priority = u16::from_be_bytes([tci[0], tci[1]]) & 0xf000;
+                tci.copy_from_slice(&(priority | vlan).to_be_bytes());
+                true
+            }
+            None => false,
+        },
+        TagChange::Strip => batch.remove(i, 12, 4),
+    }
+}
+
+/// Sends one frame by one port, or drops it there, having made it fit.
+#[inline]
+fn output<S: Sink>(snapshot: &Snapshot, batch: &mut Batch<'_>, port: u16, item: TxItem, sink: &mut S) {
+    let Some(view) = snapshot.port(port) else { return sink.drop(port, DropReason::PortGone) };
+    // Short, complete or understood by the port: that is nearly every frame.
+    if item.total() <= view.mtu as usize + 14
+        && (item.offload.gso.is_none() || item.offload.fits(view.features))
+    {
+        return sink.emit(batch, port, item);
+    }
+    long(batch, port, view, item, sink);
+}
+
+/// The rest: trains, and frames whose length has to be looked at closely.
+#[cold]
+fn long<S: Sink>(batch: &mut Batch<'_>, port: u16, view: &PortView, item: TxItem, sink: &mut S) {
+    let mut window = [0; WINDOW];
+    let head = outgoing_head(batch, &item, sink, &mut window);
+    let Some(l3) = parse_link(head).ok().map(|link| link.l3 as usize) else {
+        return sink.drop(port, DropReason::BadOffload);
+    };
+    if item.offload.gso.is_none() {
+        if item.total() > view.mtu as usize + l3 {
+            return sink.drop(port, DropReason::MtuExceeded);
+        }
+        return sink.emit(batch, port, item);
+    }
+    let Ok(mut train) = Train::new(head, &item) else { return sink.drop(port, DropReason::BadOffload) };
+    if train.longest() > view.mtu as usize + l3 {
+        return sink.drop(port, DropReason::MtuExceeded);
+    }
+    if item.offload.fits(view.features) {
+        return sink.emit(batch, port, item);
+    }
+    sink.made(port, train.count() as u32 - 1);
+    for _ in 0..train.count() {
+        let segment =
+            sink.prefixes(batch, train.header_len()).and_then(|prefixes| train.next(prefixes).ok()?);
+        match segment {
+            Some(segment) => sink.emit(batch, port, segment),
+            None => sink.drop(port, DropReason::NoHeadroom),
+        }
+    }
+}
+
+/// The first bytes of an outgoing frame, its prefix included, put together in `window` if they do not lie
+/// together.
+fn outgoing_head<'w, S: Sink>(
+    batch: &mut Batch<'_>,
+    item: &TxItem,
+    sink: &mut S,
+    window: &'w mut [u8; WINDOW],
+) -> &'w [u8] {
+    let mut len = 0;
+    if !item.prefix.is_empty()
+        && let Some(prefixes) = sink.prefixes(batch, 0)
+    {
+        let prefix = prefixes.get(item.prefix);
+        len = prefix.len().min(WINDOW);
+        window[..len].copy_from_slice(&prefix[..len]);
+    }
+    let head = batch.head(item.frame as usize);
+    let rest = head.get(item.from as usize..).unwrap_or(&[]);
+    let rest = &rest[..rest.len().min(item.len as usize).min(WINDOW - len)];
+    window[len..len + rest.len()].copy_from_slice(rest);
+    &window[..len + rest.len()]
+}
+
+/// Sends a copy by every port of the bridge that may have one. The frame is sent as it lies wherever its
+/// tag stays as it is; elsewhere with a private Ethernet header in front.
+fn flood<S: Sink>(
+    snapshot: &Snapshot,
+    batch: &mut Batch<'_>,
+    i: usize,
+    in_port: u16,
+    vlan: u16,
+    sink: &mut S,
+) {
+    let (Some(from), Ok(link)) = (snapshot.port(in_port), parse_link(batch.head(i))) else {
+        return sink.drop(in_port, DropReason::PortGone);
+    };
+    let Some(bridge) = snapshot.bridge(from.bridge) else {
+        return sink.drop(in_port, DropReason::PortGone);
+    };
+    let mut copies = 0u32;
+    for &member in &bridge.members {
+        let Some(to) = snapshot.port(member) else { continue };
+        if egress::allowed(from, to, member == in_port, vlan).is_err() {
+            continue;
+        }
+        copies += 1;
+        if copies > 1 {
+            sink.made(in_port, 1);
+        }
+        match egress::tag_change(&link, to, vlan) {
+            None => output(snapshot, batch, member, TxItem::whole(batch, i, false), sink),
+            Some(change) => match retagged(batch, i, change, sink) {
+                Some(item) => output(snapshot, batch, member, item, sink),
+                None => sink.drop(member, DropReason::NoHeadroom),
+            },
+        }
+    }
+    if copies == 0 {
+        sink.drop(in_port, DropReason::NoDestination);
+    }
+}
+
+/// A copy with another tag: the two addresses and the new tag as a prefix, then the frame from behind its
+/// own tag on.
+fn retagged<S: Sink>(batch: &mut Batch<'_>, i: usize, change: TagChange, sink: &mut S) -> Option<TxItem> {
+    let mut header = [0; 16];
+    let head = batch.head(i);
+    header[..12].copy_from_slice(head.get(..12)?);
+    let priority = if matches!(change, TagChange::Set(_)) {
+        u16::from_be_bytes([*head.get(14)?, *head.get(15)?]) & 0xf000
+    } else {
+        0
+    };
+    let (len, from, shift) = match change {
+        TagChange::Push(_) => (16, 12, 4),
+        TagChange::Set(_) => (16, 16, 0),
+        TagChange::Strip => (12, 16, -4),
+    };
+    if let TagChange::Push(vlan) | TagChange::Set(vlan) = change {
+        header[12..14].copy_from_slice(&ethertype::VLAN.to_be_bytes());
+        header[14..16].copy_from_slice(&(priority | vlan).to_be_bytes());
+    }
+    let prefix = sink.prefixes(batch, len)?.push(&header[..len])?;
+    let total = batch.frame_len(i);
+    Some(TxItem {
+        frame: i as u16,
+        exclusive: false,
+        prefix,
+        from,
+        len: (total as u32).checked_sub(from)?,
+        offload: batch.offload(i).shifted(shift)?,
+    })
+}
+
+/// Whether a received frame's metadata can be true: positions inside the frame, a train only with a
+/// checksum to complete.
+#[inline]
+pub fn plausible(batch: &Batch<'_>, i: usize) -> bool {
+    let offload = batch.offload(i);
+    match offload.checksum {
+        Checksum::Partial { start, offset } => {
+            start as usize + offset as usize + 2 <= batch.frame_len(i) && start >= 14
+        }
+        Checksum::None | Checksum::Verified => offload.gso.is_none(),
+    }
+}

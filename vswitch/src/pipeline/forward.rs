@@ -1,0 +1,44 @@
+//! Stage `forward`: where the destination is.
+
+use super::address::is_group;
+use super::{Context, Destination, Observer};
+use crate::tables::fdb::{Fdb, MacKey};
+use crate::tables::versions::Witness;
+use crate::telemetry::drops::DropReason;
+
+/// Looks the destination up, or decides to flood. The witness covers an address without an entry too.
+#[inline]
+pub fn lookup<O: Observer>(
+    context: &Context<'_>,
+    fdb: &Fdb,
+    vlan: u16,
+    observer: &mut O,
+) -> (Result<Destination, DropReason>, Witness) {
+    let mac = context.link.dst;
+    let (result, witness) = if is_group(mac) {
+        let (flood, reason) = if mac == [0xff; 6] {
+            (context.bridge.flood_broadcast, DropReason::FloodBroadcast)
+        } else {
+            (context.bridge.flood_multicast, DropReason::FloodMulticast)
+        };
+        (if flood { Ok(Destination::Flood) } else { Err(reason) }, Witness::NOTHING)
+    } else {
+        let lookup = fdb.lookup(MacKey { bridge: context.port.bridge, vlan, mac });
+        let result = match lookup.found {
+            Some(found) => Ok(Destination::Port(found.port)),
+            None if context.bridge.flood_unknown => Ok(Destination::Flood),
+            None => Err(DropReason::FloodUnknown),
+        };
+        (result, lookup.witness)
+    };
+    observer.stage(
+        "forward",
+        || "destination address, VLAN, FDB".into(),
+        || match result {
+            Ok(Destination::Port(port)) => format!("known behind port {port}"),
+            Ok(Destination::Flood) => "flood".into(),
+            Err(reason) => format!("drop: {}", reason.name()),
+        },
+    );
+    (result, witness)
+}

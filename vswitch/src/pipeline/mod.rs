@@ -1,0 +1,147 @@
+//! The pipeline: the ordered stages that decide a flow.
+//!
+//! A miss of the flow cache runs it once, on the worker that has the frame, against the worker's snapshot;
+//! `trace` runs the same code with an [`Observer`] that writes down what each stage read and decided, and
+//! with [`Learning::Off`]. A stage is a file: a function from what is known to more of it, or to a drop.
+//! What the stages may read of a frame is what [`mask`] says; a cached decision is good for all frames that
+//! agree on those bits, as long as its witnesses hold.
+//!
+//! Order: `vlan` (which VLAN does the frame belong to) -> `address` (may these addresses be bridged) ->
+//! `learn` (who sends) -> `forward` (who receives) -> `egress` (may this port send it, with which tag).
+//! Places are kept before `learn` for port security and decapsulation, and before `egress` for policy and
+//! routing.
+
+pub mod address;
+pub mod egress;
+pub mod execute;
+pub mod forward;
+pub mod learn;
+pub mod vlan;
+
+use crate::flow::action::{Action, Actions};
+use crate::flow::headers::Link;
+use crate::flow::key::{Field, KeyMask};
+use crate::snapshot::{BridgeView, PortView, Snapshot};
+use crate::tables::fdb::{Fdb, Learned, Location};
+use crate::tables::versions::Witness;
+use crate::telemetry::drops::DropReason;
+
+/// Whether a decision may change the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learning {
+    /// A frame that is really there: its source is learned.
+    On {
+        /// Index of the worker that has it.
+        worker: usize,
+        /// Seconds of the switch's clock.
+        now_s: u32,
+    },
+    /// A described frame: nothing changes.
+    Off,
+}
+
+/// Watches the stages. The unit type watches nothing and costs nothing.
+pub trait Observer {
+    /// A stage is through: what it read, and what it decided.
+    fn stage(&mut self, name: &'static str, read: impl FnOnce() -> String, decided: impl FnOnce() -> String);
+}
+
+impl Observer for () {
+    #[inline]
+    fn stage(&mut self, _: &'static str, _: impl FnOnce() -> String, _: impl FnOnce() -> String) {}
+}
+
+/// What is known about the frame on its way through the stages.
+pub struct Context<'a> {
+    /// The configuration.
+    pub snapshot: &'a Snapshot,
+    /// The in port's index.
+    pub in_port: u16,
+    /// The in port.
+    pub port: &'a PortView,
+    /// Its bridge.
+    pub bridge: &'a BridgeView,
+    /// The link-layer header.
+    pub link: &'a Link,
+}
+
+/// What the pipeline decided about a flow, and how long that is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What is done with its frames.
+    pub actions: Actions,
+    /// The FDB entry of the source, to be touched by every frame.
+    pub location: Option<Location>,
+    /// What was seen of the FDB about the source.
+    pub source: Witness,
+    /// What was seen of the FDB about the destination.
+    pub destination: Witness,
+    /// What learning came to; not kept.
+    pub learned: Option<Learned>,
+}
+
+impl Decision {
+    fn drop(reason: DropReason) -> Decision {
+        Decision {
+            actions: Actions::drop(reason),
+            location: None,
+            source: Witness::NOTHING,
+            destination: Witness::NOTHING,
+            learned: None,
+        }
+    }
+}
+
+/// The bits of a flow key that the stages may read for frames from `port`. A plain bridge reads the link
+/// layer only, so its flows are pairs of addresses.
+pub fn mask(_port: &PortView) -> KeyMask {
+    KeyMask::of(&[Field::InPort, Field::EthDst, Field::EthSrc, Field::VlanType, Field::VlanId])
+}
+
+/// Decides what happens to a frame with header `link` from `in_port`.
+pub fn decide<O: Observer>(
+    snapshot: &Snapshot,
+    fdb: &Fdb,
+    in_port: u16,
+    link: &Link,
+    learning: Learning,
+    observer: &mut O,
+) -> Decision {
+    let Some(port) = snapshot.port(in_port) else { return Decision::drop(DropReason::PortGone) };
+    let Some(bridge) = snapshot.bridge(port.bridge) else { return Decision::drop(DropReason::PortGone) };
+    let context = Context { snapshot, in_port, port, bridge, link };
+    let vlan = match vlan::classify(&context, observer) {
+        Ok(vlan) => vlan,
+        Err(reason) => return Decision::drop(reason),
+    };
+    if let Err(reason) = address::check(&context, observer) {
+        return Decision::drop(reason);
+    }
+    let source = learn::learn(&context, fdb, vlan, learning, observer);
+    let (destination, witness) = forward::lookup(&context, fdb, vlan, observer);
+    let actions = destination.and_then(|destination| egress::permit(&context, vlan, destination, observer));
+    Decision {
+        actions: actions.unwrap_or_else(Actions::drop),
+        location: source.location,
+        source: source.witness,
+        destination: witness,
+        learned: source.outcome,
+    }
+}
+
+/// Where a frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Behind one port.
+    Port(u16),
+    /// To all ports of the VLAN.
+    Flood,
+}
+
+/// The action for a destination that needs no change of the tag.
+pub(crate) fn plain(destination: Destination, vlan: u16) -> Action {
+    match destination {
+        Destination::Port(port) => Action::Output(port),
+        Destination::Flood => Action::Flood(vlan),
+    }
+}

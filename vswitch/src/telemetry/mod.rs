@@ -1,0 +1,4 @@
+//! What the switch says about itself: counters, drop reasons, trace.
+
+pub mod counters;
+pub mod drops;

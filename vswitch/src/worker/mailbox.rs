@@ -1,0 +1,146 @@
+//! The mailbox: how control threads tell a worker something.
+//!
+//! A bounded queue and an event descriptor that wakes a sleeping worker. The worker empties it once a
+//! turn, between bursts; it never waits for whoever writes, and answers by a channel that came with the
+//! question.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::Sender;
+
+use crossbeam::queue::ArrayQueue;
+use pmd::RxQueue;
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::outlet::Tx;
+use super::queue::Queue;
+use crate::flow::key::FlowKey;
+use crate::snapshot::Snapshot;
+
+/// What a worker is told.
+pub enum Command {
+    /// Use this configuration from now on.
+    Snapshot(Arc<Snapshot>),
+    /// Serve this rx queue.
+    AddQueue(Queue),
+    /// Send frames for a port by this queue.
+    AddOutlet {
+        /// The port.
+        port: u16,
+        /// Its queue.
+        tx: Tx,
+    },
+    /// Give back everything of a port, so that it can be closed.
+    RemovePort {
+        /// The port.
+        port: u16,
+        /// Where it goes.
+        reply: Sender<Retired>,
+    },
+    /// Give back one rx queue, so that another worker can serve it.
+    TakeQueue {
+        /// Its port.
+        port: u16,
+        /// Its number within the port.
+        number: u16,
+        /// Where it goes; nothing if it is not here.
+        reply: Sender<Option<Queue>>,
+    },
+    /// Set the load counters to zero.
+    ResetLoad,
+    /// Say whether a flow is cached and current.
+    Probe {
+        /// The flow's masked key.
+        key: FlowKey,
+        /// The answer.
+        reply: Sender<bool>,
+    },
+    /// List the cached flows, at most `limit`.
+    Flows {
+        /// The most that are wanted.
+        limit: usize,
+        /// The answer.
+        reply: Sender<Vec<super::flows::Flow>>,
+    },
+    /// End, dropping every queue.
+    Stop,
+}
+
+/// What a worker had of a port. Whoever gets it drops it: closing a device can take long.
+#[derive(Default)]
+pub struct Retired {
+    /// Rx queues.
+    pub rx: Vec<Box<dyn RxQueue>>,
+    /// Tx queues.
+    pub tx: Vec<Tx>,
+}
+
+/// One worker's mailbox.
+pub struct Mailbox {
+    queue: ArrayQueue<Command>,
+    bell: OwnedFd,
+    stopped: AtomicBool,
+}
+
+/// Commands that wait at most; a control thread that finds it full waits itself.
+const CAPACITY: usize = 1024;
+
+impl Mailbox {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// No descriptor could be had.
+    pub fn new() -> std::io::Result<Mailbox> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Mailbox { queue: ArrayQueue::new(CAPACITY), bell, stopped: AtomicBool::new(false) })
+    }
+
+    /// Leaves a command. Waits while the mailbox is full; drops the command if the worker has ended.
+    pub fn send(&self, command: Command) {
+        let mut command = command;
+        while let Err(back) = self.queue.push(command) {
+            if self.stopped.load(std::sync::atomic::Ordering::Acquire) {
+                return;
+            }
+            command = back;
+            self.ring();
+            std::thread::yield_now();
+        }
+        self.ring();
+    }
+
+    fn ring(&self) {
+        // Full means that it rings already.
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+
+    /// The next command; for the worker only.
+    #[inline]
+    pub fn next(&self) -> Option<Command> {
+        self.queue.pop()
+    }
+
+    /// Whether there is nothing to do.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The worker has ended: what is still in the queue, and what comes, is dropped.
+    pub(super) fn close(&self) {
+        self.stopped.store(true, std::sync::atomic::Ordering::Release);
+        while self.queue.pop().is_some() {}
+    }
+
+    /// Readable when somebody has rung.
+    pub fn bell(&self) -> &OwnedFd {
+        &self.bell
+    }
+
+    /// Makes the bell silent again.
+    pub(super) fn hush(&self) {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.bell, &mut count);
+    }
+}

@@ -1,0 +1,339 @@
+//! A worker: a thread that moves frames, from the rx queues that it owns to the ports that they go to.
+//!
+//! One core, start to finish: a batch is received, decided, sent and its buffers returned before the next
+//! is taken. [`Worker::turn`] is one round over everything; [`Worker::run`] goes round until it is told to
+//! stop, and sleeps on descriptors when there has been nothing for a while. Between bursts it reads its
+//! [mailbox](mailbox), which is all that others can tell it. It knows ports as indices and drivers by the
+//! port contract; it knows no names, no files and no clock but the one passed in.
+
+mod burst;
+pub mod events;
+pub mod flows;
+pub mod mailbox;
+pub mod outlet;
+pub mod queue;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+
+use pmd::clock::{Clock, cycles};
+use pmd::{Arena, Fault, Pool, RxMemory, Source};
+
+use self::burst::Decider;
+use self::events::Events;
+use self::mailbox::{Command, Mailbox, Retired};
+use self::outlet::Outlets;
+use self::queue::Queue;
+use crate::snapshot::Snapshot;
+use crate::tables::fdb::Fdb;
+use crate::telemetry::counters::WorkerCounters;
+
+/// How long a worker goes on asking after the last frame before it sleeps.
+const SPIN_NS: u64 = 100_000;
+/// How long it sleeps at most: nothing depends on it, all that happens rings a bell.
+const SLEEP_NS: u64 = 1_000_000_000;
+/// How long it sleeps while a queue has to be asked, or maintained, without a bell.
+const NAP_NS: u64 = 500_000;
+
+/// What a worker tells the control side.
+#[derive(Debug)]
+pub enum Event {
+    /// A port's queue has failed; the worker has stopped asking it.
+    Fault {
+        /// The port.
+        port: u16,
+        /// Why.
+        fault: Fault,
+    },
+}
+
+/// What a worker is made of.
+pub struct Parts {
+    /// Its number.
+    pub index: usize,
+    /// The memory of frames.
+    pub arena: Arena,
+    /// The MAC table that all workers share.
+    pub fdb: Arc<Fdb>,
+    /// Its own counters.
+    pub counters: Arc<WorkerCounters>,
+    /// Its mailbox.
+    pub mailbox: Arc<Mailbox>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where faults go.
+    pub events: Sender<Event>,
+    /// Port indices are below this.
+    pub ports: usize,
+    /// Entries of the flow cache; 0 decides every frame by the pipeline.
+    pub flows: usize,
+    /// The secret that its tables hash by.
+    pub seed: u64,
+}
+
+/// A worker.
+pub struct Worker {
+    queues: Queues,
+    memory: RxMemory,
+    pool: Pool,
+    decider: Decider,
+    outlets: Outlets,
+    counters: Arc<WorkerCounters>,
+    mailbox: Arc<Mailbox>,
+    clock: Arc<dyn Clock>,
+    report: Sender<Event>,
+    idle_since_ns: Option<u64>,
+    stop: bool,
+}
+
+/// The rx queues by how they are asked.
+struct Queues {
+    slots: Vec<Option<Queue>>,
+    /// Slots that are asked every turn.
+    polled: Vec<usize>,
+    /// Some of them have nothing to sleep on.
+    restless: usize,
+    events: Events,
+    /// Faulty queues, kept until their port is removed.
+    faulty: Vec<Queue>,
+}
+
+impl Worker {
+    /// Puts a worker together; it has no queues yet.
+    ///
+    /// # Errors
+    /// No descriptor could be had.
+    pub fn new(parts: Parts) -> std::io::Result<Worker> {
+        let events = Events::new(std::os::fd::AsFd::as_fd(parts.mailbox.bell()))?;
+        Ok(Worker {
+            queues: Queues { slots: Vec::new(), polled: Vec::new(), restless: 0, events, faulty: Vec::new() },
+            memory: RxMemory::new(),
+            pool: parts.arena.pool(),
+            outlets: Outlets::new(parts.ports, parts.counters.clone()),
+            decider: Decider::new(&parts),
+            counters: parts.counters,
+            mailbox: parts.mailbox,
+            clock: parts.clock,
+            report: parts.events,
+            idle_since_ns: None,
+            stop: false,
+        })
+    }
+
+    /// Works until it is told to stop.
+    pub fn run(mut self) {
+        while !self.stop {
+            let begin = cycles();
+            let frames = self.turn();
+            let spent = cycles().wrapping_sub(begin);
+            let load = &self.counters.load;
+            if frames > 0 {
+                load.busy_cycles.add(spent);
+                self.idle_since_ns = None;
+                continue;
+            }
+            load.idle_cycles.add(spent);
+            let now = self.clock.now_ns();
+            let since = *self.idle_since_ns.get_or_insert(now);
+            if now.saturating_sub(since) >= SPIN_NS {
+                self.sleep();
+            }
+        }
+        self.mailbox.close();
+    }
+
+    /// One round: the mailbox, every rx queue that may have frames, what is outstanding. Gives the frames
+    /// that were received.
+    pub fn turn(&mut self) -> usize {
+        if !self.mailbox.is_empty() {
+            self.read_mail();
+        }
+        self.decider.set_time(self.clock.now_ns());
+        let mut frames = 0;
+        for at in 0..self.queues.polled.len() {
+            let Some(&slot) = self.queues.polled.get(at) else { break };
+            frames += self.serve(slot);
+        }
+        for i in 0..self.queues.events.poll() {
+            frames += self.serve(self.queues.events.token(i) as usize);
+        }
+        if self.outlets.is_busy() {
+            self.outlets.maintain(&mut self.pool);
+        }
+        frames
+    }
+
+    /// One burst of one queue.
+    #[inline]
+    fn serve(&mut self, slot: usize) -> usize {
+        let Some(Some(queue)) = self.queues.slots.get_mut(slot) else { return 0 };
+        let begin = cycles();
+        let sink = &mut self.outlets;
+        match self.decider.burst(queue, &mut self.memory, &mut self.pool, sink) {
+            Ok(0) => 0,
+            Ok(frames) => {
+                queue.load.frames.add(frames as u64);
+                queue.load.cycles.add(cycles().wrapping_sub(begin));
+                self.counters.load.frames.add(frames as u64);
+                frames
+            }
+            Err(fault) => {
+                let port = queue.port;
+                if let Some(queue) = self.queues.remove(slot) {
+                    self.queues.faulty.push(queue);
+                }
+                // Nobody listens only when the switch is going down.
+                let _ = self.report.send(Event::Fault { port, fault });
+                0
+            }
+        }
+    }
+
+    fn sleep(&mut self) {
+        for at in 0..self.queues.polled.len() {
+            let slot = self.queues.polled[at];
+            if let Some(Some(queue)) = self.queues.slots.get_mut(slot)
+                && queue.rx.arm()
+            {
+                return;
+            }
+        }
+        let load = &self.counters.load;
+        load.sleeping.store(true, Ordering::SeqCst);
+        if self.mailbox.is_empty() {
+            let restless = self.queues.restless > 0 || self.outlets.is_busy();
+            self.queues.events.sleep(if restless { NAP_NS } else { SLEEP_NS });
+        }
+        load.sleeping.store(false, Ordering::SeqCst);
+        self.mailbox.hush();
+    }
+
+    fn read_mail(&mut self) {
+        while let Some(command) = self.mailbox.next() {
+            self.idle_since_ns = None;
+            match command {
+                Command::Snapshot(snapshot) => self.use_snapshot(snapshot),
+                Command::AddQueue(queue) => self.add_queue(queue),
+                Command::AddOutlet { port, tx } => {
+                    let features = self.decider.features(port);
+                    self.outlets.add(port, tx, features);
+                }
+                Command::RemovePort { port, reply } => {
+                    let _ = reply.send(self.remove_port(port));
+                }
+                Command::TakeQueue { port, number, reply } => {
+                    let slot = self.queues.find(port, number);
+                    let _ = reply.send(slot.and_then(|slot| self.queues.remove(slot)));
+                }
+                Command::ResetLoad => {
+                    for counter in [
+                        &self.counters.load.frames,
+                        &self.counters.load.busy_cycles,
+                        &self.counters.load.idle_cycles,
+                    ] {
+                        counter.set(0);
+                    }
+                }
+                Command::Probe { key, reply } => {
+                    let _ = reply.send(self.decider.is_cached(&key));
+                }
+                Command::Flows { limit, reply } => {
+                    let _ = reply.send(self.decider.flows(limit));
+                }
+                Command::Stop => {
+                    self.stop = true;
+                    self.queues.clear();
+                    self.outlets.clear();
+                }
+            }
+        }
+    }
+
+    fn use_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        for (port, view) in snapshot.ports.iter().enumerate() {
+            if let Some(view) = view {
+                self.outlets.set_features(port as u16, view.features);
+            }
+        }
+        self.counters.load.generation.set(snapshot.generation.into());
+        self.decider.use_snapshot(snapshot);
+    }
+
+    fn add_queue(&mut self, queue: Queue) {
+        let port = queue.port;
+        if let Err((queue, fault)) = self.queues.add(queue) {
+            self.queues.faulty.push(queue);
+            let _ = self.report.send(Event::Fault { port, fault });
+        }
+    }
+
+    fn remove_port(&mut self, port: u16) -> Retired {
+        let mut retired = Retired::default();
+        while let Some(slot) =
+            self.queues.slots.iter().position(|queue| queue.as_ref().is_some_and(|queue| queue.port == port))
+        {
+            retired.rx.extend(self.queues.remove(slot).map(|queue| queue.rx));
+        }
+        let (gone, kept) = self.queues.faulty.drain(..).partition(|queue| queue.port == port);
+        self.queues.faulty = kept;
+        retired.rx.extend(gone.into_iter().map(|queue: Queue| queue.rx));
+        retired.tx.extend(self.outlets.remove(port));
+        retired
+    }
+}
+
+impl Queues {
+    fn find(&self, port: u16, number: u16) -> Option<usize> {
+        self.slots.iter().position(|queue| {
+            queue.as_ref().is_some_and(|queue| queue.port == port && queue.number == number)
+        })
+    }
+
+    fn add(&mut self, queue: Queue) -> Result<(), (Queue, Fault)> {
+        let slot = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        let added = match queue.rx.source() {
+            Source::Descriptor(fd) => self.events.add_descriptor(fd, slot as u64),
+            Source::Ring(fd) => {
+                self.polled.push(slot);
+                self.events.add_ring(fd)
+            }
+            Source::Polled => {
+                self.polled.push(slot);
+                self.restless += 1;
+                Ok(())
+            }
+        };
+        match added {
+            Ok(()) => {
+                self.slots[slot] = Some(queue);
+                Ok(())
+            }
+            Err(error) => {
+                self.polled.retain(|polled| *polled != slot);
+                Err((queue, Fault::new(format!("epoll_ctl: {error}"))))
+            }
+        }
+    }
+
+    fn remove(&mut self, slot: usize) -> Option<Queue> {
+        let queue = self.slots.get_mut(slot)?.take()?;
+        match queue.rx.source() {
+            Source::Descriptor(fd) => self.events.remove_descriptor(fd),
+            Source::Ring(fd) => self.events.remove_ring(fd),
+            Source::Polled => self.restless -= 1,
+        }
+        self.polled.retain(|polled| *polled != slot);
+        Some(queue)
+    }
+
+    fn clear(&mut self) {
+        for slot in 0..self.slots.len() {
+            self.remove(slot);
+        }
+        self.faulty.clear();
+    }
+}

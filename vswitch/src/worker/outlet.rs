@@ -1,0 +1,198 @@
+//! Outlets: the tx side of a worker. Frames are gathered per out port and sent at the end of the burst.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pmd::{BATCH, Batch, Burst, Features, Pool, Prefixes, TxItem, TxQueue, TxReport};
+
+use crate::pipeline::execute::Sink;
+use crate::telemetry::counters::{PortCounters, WorkerCounters};
+use crate::telemetry::drops::DropReason;
+
+/// A tx queue, the worker's own or shared behind a lock that is taken once a burst.
+pub enum Tx {
+    /// The worker's own.
+    Own(Box<dyn TxQueue>),
+    /// Shared with other workers.
+    Shared(Arc<Mutex<Box<dyn TxQueue>>>),
+}
+
+impl Tx {
+    fn with<T>(&mut self, run: impl FnOnce(&mut dyn TxQueue) -> T) -> T {
+        match self {
+            Tx::Own(queue) => run(queue.as_mut()),
+            Tx::Shared(queue) => run(queue.lock().unwrap_or_else(PoisonError::into_inner).as_mut()),
+        }
+    }
+}
+
+struct Outlet {
+    tx: Tx,
+    features: Features,
+    items: Vec<TxItem>,
+    /// Listed in `Outlets::busy`.
+    busy: bool,
+}
+
+/// Items that are gathered for a port before it is sent to in the middle of a burst.
+const CAPACITY: usize = 2 * BATCH;
+
+/// All outlets of a worker, by port index.
+pub struct Outlets {
+    by_port: Vec<Option<Outlet>>,
+    /// Ports that have items in this burst.
+    touched: Vec<u16>,
+    /// Ports whose queue wants to be maintained.
+    busy: Vec<u16>,
+    prefixes: Prefixes,
+    counters: Arc<WorkerCounters>,
+}
+
+impl Outlets {
+    /// None yet, for ports below `ports`.
+    pub fn new(ports: usize, counters: Arc<WorkerCounters>) -> Outlets {
+        Outlets {
+            by_port: (0..ports).map(|_| None).collect(),
+            touched: Vec::with_capacity(ports),
+            busy: Vec::with_capacity(ports),
+            prefixes: Prefixes::default(),
+            counters,
+        }
+    }
+
+    /// Adds the worker's way to a port; what was there before comes back.
+    pub fn add(&mut self, port: u16, tx: Tx, features: Features) -> Option<Tx> {
+        let slot = self.by_port.get_mut(port as usize)?;
+        let before = slot.replace(Outlet { tx, features, items: Vec::with_capacity(CAPACITY), busy: false });
+        self.busy.retain(|busy| *busy != port);
+        before.map(|outlet| outlet.tx)
+    }
+
+    /// Says what a port's queue takes.
+    pub fn set_features(&mut self, port: u16, features: Features) {
+        if let Some(Some(outlet)) = self.by_port.get_mut(port as usize) {
+            outlet.features = features;
+        }
+    }
+
+    /// Removes the worker's way to a port.
+    pub fn remove(&mut self, port: u16) -> Option<Tx> {
+        self.busy.retain(|busy| *busy != port);
+        self.by_port.get_mut(port as usize)?.take().map(|outlet| outlet.tx)
+    }
+
+    /// Removes all.
+    pub fn clear(&mut self) {
+        self.busy.clear();
+        self.by_port.iter_mut().for_each(|outlet| *outlet = None);
+    }
+
+    /// Whether some queue has frames outstanding.
+    pub fn is_busy(&self) -> bool {
+        !self.busy.is_empty()
+    }
+
+    /// Reaps and kicks the queues that have frames outstanding.
+    #[inline]
+    pub fn maintain(&mut self, pool: &mut Pool) {
+        let by_port = &mut self.by_port;
+        self.busy.retain(|&port| match &mut by_port[port as usize] {
+            Some(outlet) => {
+                outlet.busy = outlet.tx.with(|tx| tx.maintain(pool));
+                outlet.busy
+            }
+            None => false,
+        });
+    }
+
+    /// The sink of one burst.
+    #[inline]
+    pub fn sink<'a>(&'a mut self, pool: &'a mut Pool) -> BurstSink<'a> {
+        BurstSink { outlets: self, pool }
+    }
+
+    #[inline]
+    fn send(&mut self, batch: &mut Batch<'_>, pool: &mut Pool, port: u16) {
+        let Some(outlet) = &mut self.by_port[port as usize] else { return };
+        if outlet.items.is_empty() {
+            return;
+        }
+        let mut burst = Burst::new(batch, &outlet.items, &self.prefixes, outlet.features);
+        let (report, busy) = outlet.tx.with(|tx| {
+            let report = tx.transmit(&mut burst, pool);
+            (report, tx.outstanding() > 0)
+        });
+        debug_assert_eq!(report.total() as usize, outlet.items.len());
+        outlet.items.clear();
+        if busy && !outlet.busy {
+            outlet.busy = true;
+            self.busy.push(port);
+        }
+        count(self.counters.port(port), &report);
+    }
+}
+
+#[inline]
+fn count(counters: &PortCounters, report: &TxReport) {
+    counters.tx_frames.add(report.sent.into());
+    counters.tx_bytes.add(report.bytes);
+    if report.sent != report.total() {
+        for (reason, frames) in [
+            (DropReason::TxFull, report.full),
+            (DropReason::TxRefused, report.refused),
+            (DropReason::NoFrame, report.no_frame),
+            (DropReason::TxDown, report.down),
+        ] {
+            counters.drop(reason, frames.into());
+        }
+    }
+}
+
+/// Takes the frames of one burst.
+pub struct BurstSink<'a> {
+    outlets: &'a mut Outlets,
+    pool: &'a mut Pool,
+}
+
+impl BurstSink<'_> {
+    /// Sends everything that was gathered.
+    #[inline]
+    pub fn flush(&mut self, batch: &mut Batch<'_>) {
+        while let Some(port) = self.outlets.touched.pop() {
+            self.outlets.send(batch, self.pool, port);
+        }
+        self.outlets.prefixes.clear();
+    }
+}
+
+impl Sink for BurstSink<'_> {
+    #[inline]
+    fn emit(&mut self, batch: &mut Batch<'_>, port: u16, item: TxItem) {
+        let Some(Some(outlet)) = self.outlets.by_port.get_mut(port as usize) else {
+            return self.drop(port, DropReason::PortGone);
+        };
+        if outlet.items.is_empty() && !self.outlets.touched.contains(&port) {
+            self.outlets.touched.push(port);
+        }
+        outlet.items.push(item);
+        if outlet.items.len() >= CAPACITY {
+            self.outlets.send(batch, self.pool, port);
+        }
+    }
+
+    #[inline]
+    fn drop(&mut self, port: u16, reason: DropReason) {
+        self.outlets.counters.port(port).drop(reason, 1);
+    }
+
+    #[inline]
+    fn made(&mut self, port: u16, frames: u32) {
+        self.outlets.counters.port(port).made.add(frames.into());
+    }
+
+    fn prefixes(&mut self, batch: &mut Batch<'_>, len: usize) -> Option<&mut Prefixes> {
+        if !self.outlets.prefixes.has_room(len) {
+            self.flush(batch);
+        }
+        self.outlets.prefixes.has_room(len).then_some(&mut self.outlets.prefixes)
+    }
+}
