@@ -2,6 +2,8 @@
 //!
 //! `golden/frames.txt` is made by `golden/make.py`.
 
+#![allow(clippy::unwrap_used, reason = "the whole file is tests")]
+
 use vswitch::flow::headers::{Depth, parse};
 use vswitch::notation;
 
