@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "the whole file is tests")]
 
+use control::api::encode_hex;
 use vswitch::flow::headers::{Depth, parse};
 use vswitch::notation;
 
@@ -21,7 +22,7 @@ fn builds_what_scapy_builds() {
     let mut count = 0;
     for (name, text, expected) in frames() {
         let built = notation::build(text).unwrap();
-        assert_eq!(notation::to_hex(&built), notation::to_hex(&expected), "{name}: {text}");
+        assert_eq!(encode_hex(&built), encode_hex(&expected), "{name}: {text}");
         count += 1;
     }
     assert!(count >= 40, "only {count} frames");

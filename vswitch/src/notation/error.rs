@@ -21,17 +21,17 @@ pub enum NotationError {
         found: String,
     },
     /// A layer that does not exist.
-    #[error("column {column}: there is no layer `{name}`; did you mean `{nearest}`?")]
+    #[error("column {column}: there is no layer `{name}`; {hint}")]
     UnknownLayer {
         /// Where.
         column: usize,
         /// What was written.
         name: String,
-        /// The known name that is most like it.
-        nearest: &'static str,
+        /// The known name that is most like it, or all known names.
+        hint: String,
     },
     /// A field that the layer does not have.
-    #[error("column {column}: `{layer}` has no field `{name}`; did you mean `{nearest}`?")]
+    #[error("column {column}: `{layer}` has no field `{name}`; {hint}")]
     UnknownField {
         /// Where.
         column: usize,
@@ -39,8 +39,8 @@ pub enum NotationError {
         layer: &'static str,
         /// What was written.
         name: String,
-        /// The known name that is most like it.
-        nearest: &'static str,
+        /// The known name that is most like it, or all known names.
+        hint: String,
     },
     /// A field that is set twice.
     #[error("column {column}: `{layer}.{field}` is set twice")]
@@ -118,22 +118,10 @@ pub enum NotationError {
     },
 }
 
-/// The name of `known` that is most like `name`: fewest letters to change, add or take away.
-pub(super) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> &'static str {
-    known.min_by_key(|candidate| distance(name, candidate)).unwrap_or("")
-}
-
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (index, from) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = index + 1;
-        for (at, to) in right.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[at + 1];
-            row[at + 1] = replaced.min(row[at] + 1).min(diagonal + 1);
-        }
+/// How a message goes on after a name that nobody knows: with the nearest of `known`, or with all of them.
+pub(super) fn hint(name: &str, known: impl Iterator<Item = &'static str> + Clone) -> String {
+    match control::schema::nearest(name, known.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("known are {}", known.collect::<Vec<_>>().join(", ")),
     }
-    row[right.len()]
 }

@@ -56,12 +56,3 @@ pub(super) fn column(text: &str, at: usize) -> usize {
 pub(super) fn digits(text: &str) -> Option<Vec<u8>> {
     from_hex(text).ok()
 }
-
-/// Appends `bytes` as digits.
-pub(super) fn write(bytes: &[u8], out: &mut String) {
-    for byte in bytes {
-        for digit in [byte >> 4, byte & 15] {
-            out.extend(char::from_digit(digit.into(), 16));
-        }
-    }
-}

@@ -57,10 +57,3 @@ pub fn describe(frame: &[u8]) -> String {
     }
     out
 }
-
-/// `bytes` as hexadecimal digits, in the form that [`from_hex`] reads.
-pub fn to_hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len() * 2);
-    hex::write(bytes, &mut out);
-    out
-}

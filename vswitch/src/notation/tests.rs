@@ -59,6 +59,9 @@ fn padding_is_outside_of_ip() {
 fn errors_say_where_and_what() {
     let error = |text: &str| build(text).unwrap_err().to_string();
     assert_eq!(error("eth ipv5()"), "column 5: there is no layer `ipv5`; did you mean `ipv4`?");
+    assert!(
+        error("eth geneve").starts_with("column 5: there is no layer `geneve`; known are eth, vlan, arp, ")
+    );
     assert_eq!(error("eth(scr=1)"), "column 5: `eth` has no field `scr`; did you mean `src`?");
     assert_eq!(
         error("eth ipv4(dst=10.0.0)"),
@@ -114,7 +117,7 @@ fn hexadecimal_in_the_shapes_that_people_paste() {
         "column 4: expected a pair of hexadecimal digits, found `g`"
     );
     assert!(from_hex("dea").is_err() && from_hex("de a d").is_err());
-    assert_eq!(from_hex(&to_hex(&expected)).unwrap(), expected);
+    assert_eq!(from_hex(&control::api::encode_hex(&expected)).unwrap(), expected);
 }
 
 #[test]

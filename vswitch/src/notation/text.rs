@@ -8,7 +8,7 @@
 //! ```
 //! In quotes `\"`, `\\` and `\n` stand for a quote, a backslash and a line break.
 
-use super::error::{NotationError, nearest};
+use super::error::{NotationError, hint};
 use super::hex::column;
 use super::layers::Kind;
 use super::value::{Form, Value};
@@ -138,8 +138,8 @@ impl<'t> Reader<'t> {
         let (name, start) = self.name("a layer like eth(...)")?;
         let column = self.column(start);
         let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name)) else {
-            let nearest = nearest(name, Kind::ALL.into_iter().map(Kind::name));
-            return Err(NotationError::UnknownLayer { column, name: name.to_owned(), nearest });
+            let hint = hint(name, Kind::ALL.into_iter().map(Kind::name));
+            return Err(NotationError::UnknownLayer { column, name: name.to_owned(), hint });
         };
         let mut layer = Layer { column, ..Layer::new(kind) };
         if !self.take('(') {
@@ -161,12 +161,12 @@ impl<'t> Reader<'t> {
         let (name, start) = self.name("a field like dst=... or `)`")?;
         let (column, kind) = (self.column(start), layer.kind);
         let Some(position) = kind.position(name) else {
-            let nearest = nearest(name, kind.fields().iter().map(|field| field.name));
+            let hint = hint(name, kind.fields().iter().map(|field| field.name));
             return Err(NotationError::UnknownField {
                 column,
                 layer: kind.name(),
                 name: name.to_owned(),
-                nearest,
+                hint,
             });
         };
         let field = &kind.fields()[position];

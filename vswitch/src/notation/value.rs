@@ -1,5 +1,6 @@
 //! A value of a field: how it is read from the text and how it is written there.
 
+use control::api::encode_hex;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -114,7 +115,7 @@ fn write_bytes(form: Form, bytes: &[u8], out: &mut String) {
     } else if bytes.is_empty() {
         out.push_str("\"\"");
     } else {
-        super::hex::write(bytes, out);
+        out.push_str(&encode_hex(bytes));
     }
 }
 
