@@ -1,7 +1,11 @@
+//! The desired state: how to get from one to another, and where it is kept.
 //!
-//! Neither knows of ports, workers or frames: both speak of
-//! [`control::schema::Config`] and nothing else.
+//! [`mod@diff`] says what has to be done, as a pure function; whoever owns the ports does it. [`state`]
+//! keeps the desired state on disk and decides at start whether it or the file given by `--config` holds.
+//! Neither knows of ports, workers or frames: both speak of [`control::schema::Config`] and nothing else.
 
 pub mod diff;
+pub mod state;
 
 pub use diff::{RestartNeeded, Step, diff, patch};
+pub use state::{Digest, Origin, Start, StateError, Store};
