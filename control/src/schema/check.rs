@@ -5,9 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::endpoint::Endpoint;
 use super::error::Errors;
 use super::nearest::nearest;
-use super::port::{Endpoint, PortKind};
+use super::port::PortKind;
 use super::section::Marks;
 use super::{Bridge, Config, Port, StaticEntry, bridge_object, fdb_object, port_object};
 

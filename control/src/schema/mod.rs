@@ -36,6 +36,7 @@
 mod bridge;
 mod check;
 mod document;
+mod endpoint;
 mod error;
 mod name;
 mod nearest;
@@ -53,10 +54,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value as Json;
 
 pub use bridge::{Bridge, StaticEntry};
+pub use endpoint::Endpoint;
 pub use error::ConfigError;
 pub use name::{BridgeName, InterfaceName, NameError, Netns, PortName};
 pub use nearest::nearest;
-pub use port::{Afxdp, Endpoint, Null, Packet, Pcap, Port, PortKind, Tap, Veth, VethDriver, XdpMode};
+pub use port::{Afxdp, Null, Packet, Pcap, Port, PortKind, Tap, Veth, VethDriver, XdpMode};
 pub use prefix::{IpPrefix, IpPrefixError};
 pub use switch::{HugePages, Limits, Switch, WorkerPlacement};
 pub use vlan::{VlanId, VlanIdError, VlanMode, VlanSet};

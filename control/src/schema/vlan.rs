@@ -174,6 +174,18 @@ impl VlanMode {
     }
 }
 
+/// As people read it: `transparent`, `10`, `trunk 20-29 native 5`.
+impl fmt::Display for VlanMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            VlanMode::Transparent => f.write_str("transparent"),
+            VlanMode::Access(vlan) => vlan.fmt(f),
+            VlanMode::Trunk { vlans, native: None } => write!(f, "trunk {vlans}"),
+            VlanMode::Trunk { vlans, native: Some(native) } => write!(f, "trunk {vlans} native {native}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +218,8 @@ mod tests {
         );
         assert!(trunk.carries(Some(vlan(5))) && trunk.carries(Some(vlan(21))));
         assert!(!trunk.carries(Some(vlan(22))) && !trunk.carries(None));
+        assert_eq!(trunk.to_string(), "trunk 20-21 native 5");
+        assert_eq!(VlanMode::Trunk { vlans: VlanSet::all(), native: None }.to_string(), "trunk all");
     }
 
     proptest! {

@@ -22,17 +22,17 @@ use crate::port_args::PortArgs;
 #[command(name = "vswitchctl", version, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Cli {
     /// The control socket of the daemon
-    #[arg(long, global = true, value_name = "PATH", env = "VSWITCH_SOCKET", default_value = DEFAULT_SOCKET)]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "PATH", env = "VSWITCH_SOCKET", default_value = DEFAULT_SOCKET)]
     pub(crate) socket: PathBuf,
     /// Write JSON for programs instead of tables for people
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
     /// Show again every so many seconds (1 if not given) until interrupted
-    #[arg(long, global = true, value_name = "SECONDS", num_args = 0..=1, require_equals = true,
+    #[arg(long, global = true, help_heading = "Global options", value_name = "SECONDS", num_args = 0..=1, require_equals = true,
           default_missing_value = "1", value_parser = seconds)]
     pub(crate) watch: Option<Duration>,
     /// Wait so many seconds for an answer
-    #[arg(long, global = true, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub(crate) timeout: Duration,
     #[command(subcommand)]
     pub(crate) command: Command,
