@@ -45,11 +45,13 @@ pub mod mem;
 pub mod netdev;
 pub mod null;
 pub mod offload;
+pub mod packet;
 pub mod pcap;
 pub mod pool;
 pub mod port;
 pub mod segment;
 pub mod tap;
+pub mod veth;
 pub mod virtio;
 
 pub use arena::{Arena, ArenaError, Buffer, FrameIndex, HugePages};

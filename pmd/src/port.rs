@@ -125,19 +125,27 @@ pub trait TxQueue: Send {
 pub struct Link {
     /// Frames can pass.
     pub up: bool,
-    /// If not, why.
+    /// The device does not exist any more and will not come back by itself: close the port and open it again.
+    /// Not every device says so by a [`Fault`]; a deleted namespace says nothing at all.
+    pub gone: bool,
+    /// If not up, why.
     pub reason: String,
 }
 
 impl Link {
     /// Frames can pass.
     pub fn up() -> Link {
-        Link { up: true, reason: String::new() }
+        Link { up: true, gone: false, reason: String::new() }
     }
 
-    /// No frames can pass, because of `reason`.
+    /// No frames can pass now, because of `reason`.
     pub fn down(reason: impl Into<String>) -> Link {
-        Link { up: false, reason: reason.into() }
+        Link { up: false, gone: false, reason: reason.into() }
+    }
+
+    /// The device is gone for good, because of `reason`.
+    pub fn gone(reason: impl Into<String>) -> Link {
+        Link { up: false, gone: true, reason: reason.into() }
     }
 }
 

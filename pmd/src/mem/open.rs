@@ -156,11 +156,7 @@ impl Port for MemPort {
     }
 
     fn link(&self) -> Link {
-        if self.unplugged.load(Ordering::Relaxed) {
-            Link { up: false, reason: "unplugged".into() }
-        } else {
-            Link { up: true, reason: String::new() }
-        }
+        if self.unplugged.load(Ordering::Relaxed) { Link::gone("unplugged") } else { Link::up() }
     }
 
     fn take_rx(&mut self) -> Vec<Box<dyn RxQueue>> {

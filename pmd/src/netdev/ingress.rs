@@ -6,14 +6,14 @@
 //! in front of every protocol: the switch sees each frame, the stack none. The chain lives in the kernel, also
 //! while the switch is down, until it is removed with the port.
 //!
-//! Behind that wall stands a second, weaker one, for the day on which somebody flushes all nftables rules: no
-//! IPv6 on the device, no answer to ARP, no traffic accepted that has no route back through it.
+//! A device that is ours alone, a veth's host end, gets a second and weaker wall ([`harden`]) for the day on
+//! which somebody flushes all nftables rules: no IPv6 on it, no answer to ARP, no traffic accepted that has no
+//! route back through it.
 //!
 //! Every device has a table of its own, `vswitch-DEVICE`, so that nothing is shared between ports or daemons.
 //! Called by `veth` and `packet` before the device comes up. See <linux/netfilter/nf_tables.h>.
 
 use std::fs;
-use std::io;
 
 use super::netlink::{CREATE_OR_UPDATE, Netlink, Request};
 use super::{Error, Netns};
@@ -50,50 +50,36 @@ fn table(device: &str) -> String {
 /// device does not exist (old kernels).
 pub fn close(netns: &Netns, devices: &[&str]) -> Result<(), Error> {
     let doing = || format!("closing {devices:?} in {netns} to the kernel's own stack");
-    netns.run(|| {
-        devices.iter().for_each(|device| weaken_stack(device));
-        transact(devices.iter().flat_map(|device| [new_table(device), new_chain(device)]).collect(), doing)
-    })
+    let messages = devices.iter().flat_map(|device| [new_table(device), new_chain(device)]).collect();
+    netns.run(|| transact(messages, doing))
 }
 
 /// Opens a device again; one that is not closed is fine.
 pub fn reopen(netns: &Netns, device: &str) -> Result<(), Error> {
     let doing = || format!("opening {device:?} in {netns} to the kernel's own stack again");
-    netns.run(|| {
-        restore_stack(device);
-        match transact(vec![table_message(libc::NFT_MSG_DELTABLE, 0, device)], doing) {
-            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(()),
-            outcome => outcome,
-        }
+    netns.run(|| match transact(vec![table_message(libc::NFT_MSG_DELTABLE, 0, device)], doing) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(()),
+        outcome => outcome,
     })
 }
 
-/// The sysctls of the second wall: file below `/proc/sys/net`, closed value, the kernel's default.
-const SYSCTLS: [(&str, &str, &str, &str); 4] = [
-    ("ipv6", "disable_ipv6", "1", "0"),
-    ("ipv4", "arp_ignore", "8", "0"),
-    ("ipv4", "rp_filter", "1", "0"),
-    ("ipv4", "forwarding", "0", "0"),
+/// The sysctls of the second wall, below `/proc/sys/net`.
+const SYSCTLS: [(&str, &str, &str); 4] = [
+    ("ipv6", "disable_ipv6", "1"),
+    ("ipv4", "arp_ignore", "8"),
+    ("ipv4", "rp_filter", "1"),
+    ("ipv4", "forwarding", "0"),
 ];
 
-/// Puts the second wall up. The nftables chain is the one that counts, so a read-only `/proc/sys` (in a
-/// container) or a kernel without IPv6 is no error.
-fn weaken_stack(device: &str) {
-    for (family, name, closed, _) in SYSCTLS {
-        let _ = write_sysctl(family, device, name, closed);
-    }
-}
-
-fn restore_stack(device: &str) {
-    for (family, name, _, default) in SYSCTLS {
-        // What the namespace gives a new device is the best guess of what this one had.
-        let usual = fs::read_to_string(format!("/proc/sys/net/{family}/conf/default/{name}"));
-        let _ = write_sysctl(family, device, name, usual.as_deref().unwrap_or(default).trim());
-    }
-}
-
-fn write_sysctl(family: &str, device: &str, name: &str, value: &str) -> io::Result<()> {
-    fs::write(format!("/proc/sys/net/{family}/conf/{device}/{name}"), value)
+/// Puts up the second wall on a device that nobody else uses; for good, it goes with the device. The nftables
+/// chain is the one that counts, so a read-only `/proc/sys` (in a container) or a kernel without IPv6 is no error.
+pub fn harden(netns: &Netns, device: &str) -> Result<(), Error> {
+    netns.run(|| {
+        for (family, name, value) in SYSCTLS {
+            let _ = fs::write(format!("/proc/sys/net/{family}/conf/{device}/{name}"), value);
+        }
+        Ok(())
+    })
 }
 
 /// Sends messages as one nf_tables transaction: all of them count, or none.
@@ -193,6 +179,7 @@ mod tests {
     fn the_second_wall_holds_when_all_rules_are_flushed() {
         let sandbox = host_and_container();
         close(sandbox.netns(0), &["host0"]).unwrap();
+        harden(sandbox.netns(0), "host0").unwrap();
         bring_up(&sandbox);
         let (done, text) = sandbox.exec(0, &["nft", "flush", "ruleset"]);
         assert!(done, "{text}");

@@ -22,7 +22,7 @@ pub(crate) mod testing;
 
 pub use error::{Detail, Error};
 pub use link::{Link, Links, Mac};
-pub use netns::Netns;
+pub use netns::{Anchor, Netns};
 pub use settings::Settings;
 
 /// A kernel device that is open, in plain values.
@@ -48,6 +48,20 @@ impl Device {
             mac: link.mac,
             mtu: link.mtu,
             netns: netns.map(str::to_owned),
+        }
+    }
+
+    /// Looks at the device now; an error says in words that it is gone, or why it cannot be looked at.
+    /// `anchor` is what its namespace was when it was opened.
+    pub fn look(&self, anchor: Option<&Anchor>) -> Result<Link, String> {
+        if let Some(anchor) = anchor.filter(|anchor| !anchor.holds()) {
+            return Err(format!("the namespace {} was deleted", anchor.path().display()));
+        }
+        let netns = Netns::open_or_own(self.netns.as_deref()).map_err(|error| error.to_string())?;
+        let found = Links::open(&netns).and_then(|mut links| links.find_index(self.index));
+        match found.map_err(|error| error.to_string())? {
+            Some(link) => Ok(link),
+            None => Err(format!("device {:?} in {netns} was deleted", self.name)),
         }
     }
 }

@@ -8,11 +8,11 @@
 //! Called by everything that opens; knows nothing about devices.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::Error;
@@ -107,7 +107,7 @@ impl Netns {
         let doing = "telling the network namespace";
         let data = match &self.place {
             Some(place) => place.file.metadata(),
-            None => std::fs::metadata("/proc/thread-self/ns/net"),
+            None => fs::metadata("/proc/thread-self/ns/net"),
         };
         data.map(|data| (data.dev(), data.ino())).map_err(|cause| Error::call(doing, "stat", cause))
     }
@@ -119,6 +119,34 @@ impl fmt::Display for Netns {
             Some(place) => write!(f, "namespace {:?}", place.name),
             None => f.write_str("the daemon's own namespace"),
         }
+    }
+}
+
+/// Which namespace a name meant when a port was opened, to tell later whether it still does.
+///
+/// An open TAP or packet socket keeps a deleted namespace alive, and nothing wakes its owner: only the name
+/// tells that the namespace is gone. Nothing is held open here, so this does not keep it alive as well.
+#[derive(Debug, Clone)]
+pub struct Anchor {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Anchor {
+    /// Remembers what `name` means now; `None` for the daemon's own namespace, which stays.
+    pub fn new(name: Option<&str>) -> Result<Option<Self>, Error> {
+        let Some(name) = name else { return Ok(None) };
+        Ok(Some(Self { path: Netns::path(name), identity: Netns::open(name)?.identity()? }))
+    }
+
+    /// Whether the name still means the same namespace.
+    pub fn holds(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|data| (data.dev(), data.ino()) == self.identity)
+    }
+
+    /// The file of the namespace.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 }
 

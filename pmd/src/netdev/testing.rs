@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Netns;
 use crate::arena::{Arena, HugePages};
@@ -96,6 +96,15 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn new(ports: [&mut dyn Port; 2]) -> Self {
+        Self::start(ports, false)
+    }
+
+    /// A wire that tags every frame for VLAN 7 towards the second port, and takes the tags out on the way back.
+    pub(crate) fn tagging(ports: [&mut dyn Port; 2]) -> Self {
+        Self::start(ports, true)
+    }
+
+    fn start(ports: [&mut dyn Port; 2], tag: bool) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let [one, two] = ports;
         let features = [one.features(), two.features()];
@@ -111,13 +120,16 @@ impl Wire {
                 for from in 0..2 {
                     let out = &mut tx[1 - from][0];
                     for queue in &mut rx[from] {
-                        let batch = match queue.receive(&mut memory, &mut pool, BATCH) {
+                        let mut batch = match queue.receive(&mut memory, &mut pool, BATCH) {
                             Ok(batch) => batch,
                             Err(fault) => {
                                 seen[from].fault = Some(fault);
                                 return seen;
                             }
                         };
+                        if tag {
+                            seen[from].tagged += retag(&mut batch, from == 0);
+                        }
                         carry(batch, out.as_mut(), &prefixes, features[1 - from], &mut pool, &mut seen[from]);
                     }
                 }
@@ -133,10 +145,26 @@ impl Wire {
         self.thread.join().unwrap()
     }
 
-    /// Waits until a queue has a fault.
+    /// Waits at most five seconds for a queue's fault.
     pub(crate) fn fault(self) -> Fault {
+        wait_until("a fault", || self.thread.is_finished());
         self.thread.join().unwrap().into_iter().find_map(|seen| seen.fault).unwrap()
     }
+}
+
+/// Puts tags in or takes them out; how many.
+fn retag(batch: &mut crate::Batch<'_>, put: bool) -> u32 {
+    let mut tagged = 0;
+    for i in 0..batch.len() {
+        if put {
+            batch.insert(i, 12, 4).unwrap().copy_from_slice(&[0x81, 0, 0, 7]);
+            tagged += 1;
+        } else if batch.head(i)[12..16] == [0x81, 0, 0, 7] {
+            assert!(batch.remove(i, 12, 4));
+            tagged += 1;
+        }
+    }
+    tagged
 }
 
 fn carry(
@@ -152,7 +180,6 @@ fn carry(
     for i in 0..batch.len() {
         seen.frames += 1;
         seen.longest = seen.longest.max(batch.frame_len(i));
-        seen.tagged += u32::from(batch.head(i)[12..14] == [0x81, 0]);
     }
     let report = out.transmit(&mut Burst::new(&mut batch, &items, prefixes, features), pool);
     assert_eq!(report.total() as usize, items.len());
@@ -162,6 +189,15 @@ fn carry(
     seen.report.refused += report.refused;
     seen.report.down += report.down;
     batch.recycle(pool);
+}
+
+/// Looks every few milliseconds whether `condition` holds, for at most five seconds.
+pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Sleeps until a queue is readable, at most 20 ms.

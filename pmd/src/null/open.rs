@@ -76,7 +76,7 @@ impl Port for NullPort {
     }
 
     fn link(&self) -> Link {
-        Link { up: true, reason: String::new() }
+        Link::up()
     }
 
     fn take_rx(&mut self) -> Vec<Box<dyn RxQueue>> {

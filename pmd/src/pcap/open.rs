@@ -104,8 +104,8 @@ impl Port for PcapPort {
 
     fn link(&self) -> Link {
         match self.recorder.as_ref().and_then(Recorder::failure) {
-            Some(reason) => Link { up: false, reason },
-            None => Link { up: true, reason: String::new() },
+            Some(reason) => Link::down(reason),
+            None => Link::up(),
         }
     }
 

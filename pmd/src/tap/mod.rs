@@ -15,10 +15,9 @@ mod tx;
 pub use open::{OpenTap, QUEUES_MAX, TapConfig, open, remove, remove_all};
 
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::netdev::{self, Device, Links, Netns};
+use crate::netdev::{self, Anchor, Device};
 use crate::offload::Features;
 use crate::port::{Fate, Fault, Link, Port, RxQueue, TxQueue};
 
@@ -26,16 +25,10 @@ use crate::port::{Fate, Fault, Link, Port, RxQueue, TxQueue};
 pub struct TapPort {
     port: String,
     device: Device,
-    namespace: Option<Namespace>,
+    anchor: Option<Anchor>,
     features: Features,
     queues: Vec<Arc<OwnedFd>>,
     taken: (bool, bool),
-}
-
-/// Which namespace it was, to tell whether it still is.
-struct Namespace {
-    path: PathBuf,
-    identity: (u64, u64),
 }
 
 impl TapPort {
@@ -44,16 +37,11 @@ impl TapPort {
     /// # Errors
     /// The namespace vanished in between.
     pub fn new(open: OpenTap) -> Result<TapPort, netdev::Error> {
-        let namespace = match &open.device.netns {
-            None => None,
-            Some(name) => {
-                Some(Namespace { path: Netns::path(name), identity: Netns::open(name)?.identity()? })
-            }
-        };
+        let anchor = Anchor::new(open.device.netns.as_deref())?;
         Ok(TapPort {
             port: open.port,
             device: open.device,
-            namespace,
+            anchor,
             features: open.features,
             queues: open.queues.into_iter().map(Arc::new).collect(),
             taken: (false, false),
@@ -64,34 +52,6 @@ impl TapPort {
     pub fn device(&self) -> &Device {
         &self.device
     }
-
-    fn look(&self) -> Result<Link, netdev::Error> {
-        if let Some(namespace) = &self.namespace
-            && !namespace.is_there()
-        {
-            return Ok(Link::down(format!("the namespace {} was deleted", namespace.path.display())));
-        }
-        let netns = Netns::open_or_own(self.device.netns.as_deref())?;
-        let Some(link) = Links::open(&netns)?.find_index(self.device.index)? else {
-            return Ok(Link::down(format!("device {:?} in {netns} was deleted", self.device.name)));
-        };
-        Ok(match link.up {
-            true => Link::up(),
-            false => Link::down(format!("device {:?} in {netns} is set down", link.name)),
-        })
-    }
-}
-
-impl Namespace {
-    /// An open TAP keeps a deleted namespace alive, so only the name tells that it is gone.
-    fn is_there(&self) -> bool {
-        netns_identity(&self.path).is_some_and(|identity| identity == self.identity)
-    }
-}
-
-fn netns_identity(path: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(path).ok().map(|data| (data.dev(), data.ino()))
 }
 
 impl Port for TapPort {
@@ -116,7 +76,11 @@ impl Port for TapPort {
     }
 
     fn link(&self) -> Link {
-        self.look().unwrap_or_else(|error| Link::down(error.to_string()))
+        match self.device.look(self.anchor.as_ref()) {
+            Ok(link) if link.up => Link::up(),
+            Ok(link) => Link::down(format!("the container has set its device {:?} down", link.name)),
+            Err(reason) => Link::gone(reason),
+        }
     }
 
     fn take_rx(&mut self) -> Vec<Box<dyn RxQueue>> {
@@ -179,7 +143,7 @@ mod tests {
         let (mut one, mut two) = (port(&sandbox, 0, 1500, 1), port(&sandbox, 1, 1500, 1));
         assert!(one.link().up);
         sandbox.ip(0, &["link", "set", "eth0", "down"]);
-        assert!(one.link().reason.contains("set down"), "{:?}", one.link());
+        assert!(one.link().reason.contains("set its device"), "{:?}", one.link());
         let wire = Wire::new([&mut one, &mut two]);
         sandbox.ip(0, &["link", "del", "eth0"]);
         assert!(wire.fault().reason.contains("deleted"));

@@ -1,0 +1,235 @@
+#![allow(unsafe_code)]
+//! Opening a device with packet sockets.
+//!
+//! Order matters. The device is closed to the kernel's stack first; a socket is made without a protocol, so that
+//! it hears nothing of other devices; it is set, and drops everything by a filter; it is bound, and joins its
+//! fan-out group; when all have joined, the filters go. So no frame is seen twice, and none of another device.
+//! Privileged (CAP_NET_RAW, CAP_NET_ADMIN); knows nothing about frames. See packet(7).
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use crate::netdev::link::Change;
+use crate::netdev::{Device, Error, Link, Links, Netns, ingress};
+
+/// Bytes of frames, as the kernel counts their memory, that a socket holds for us: some 200 of 64 KB.
+const RECEIVE_BUFFER: libc::c_int = 16 << 20;
+/// Bytes that the kernel may have on their way out.
+const SEND_BUFFER: libc::c_int = 16 << 20;
+/// The most sockets of one device; more than any machine has cores.
+const QUEUES_MAX: u16 = 256;
+
+/// What a `packet` port shall be.
+#[derive(Debug, Clone)]
+pub struct PacketConfig {
+    /// The device's name.
+    pub device: String,
+    /// Its namespace by name or path; `None` is the daemon's own.
+    pub netns: Option<String>,
+    /// Queues, at least 1.
+    pub queues: u16,
+    /// Take the device even if it carries the host's own traffic.
+    pub exclusive: bool,
+}
+
+/// An open device: descriptors and plain values, from which any process can drive it.
+#[derive(Debug)]
+pub struct OpenPacket {
+    /// The device.
+    pub device: Device,
+    /// One bound, non-blocking socket a queue, for both directions.
+    pub sockets: Vec<OwnedFd>,
+    /// We closed the device to the kernel's stack; it is reopened at the end.
+    pub closed: bool,
+    /// We set the device up; it is set down at the end.
+    pub raised: bool,
+}
+
+/// Opens a device of the host: refuses one that the host uses, closes it to the kernel's stack, sets it up.
+///
+/// # Errors
+/// [`Error::DeviceMissing`], [`Error::HostUses`], [`Error::Invalid`] for `lo`; what the kernel refuses.
+pub fn open(config: &PacketConfig) -> Result<OpenPacket, Error> {
+    let netns = Netns::open_or_own(config.netns.as_deref())?;
+    let mut links = Links::open(&netns)?;
+    let link = links.get(&config.device)?;
+    if link.loopback {
+        let why = "the loopback device is the host's own; name an Ethernet device".into();
+        return Err(Error::Invalid { what: format!("device = {:?}", link.name), why });
+    }
+    if !config.exclusive {
+        refuse_used(&mut links, &link)?;
+    }
+    ingress::close(&netns, &[&link.name])?;
+    let opened = open_raised(&mut links, &netns, &link, config);
+    if opened.is_err() {
+        // The first error is the one to tell.
+        let _ = ingress::reopen(&netns, &link.name);
+    }
+    opened
+}
+
+/// Opens packet sockets on a device that the caller has made, closed and set up: a veth's host end.
+pub fn open_device(netns: &Netns, device: Device, queues: u16) -> Result<OpenPacket, Error> {
+    if !(1..=QUEUES_MAX).contains(&queues) {
+        let why = format!("a device has 1 to {QUEUES_MAX} sockets");
+        return Err(Error::Invalid { what: format!("queues = {queues}"), why });
+    }
+    let sockets = netns.run(|| {
+        let mut group = None;
+        let sockets =
+            (0..queues).map(|_| open_socket(&device, queues, &mut group)).collect::<Result<Vec<_>, _>>()?;
+        sockets.iter().try_for_each(|socket| listen(socket, &device))?;
+        Ok(sockets)
+    })?;
+    Ok(OpenPacket { device, sockets, closed: false, raised: false })
+}
+
+fn open_raised(
+    links: &mut Links,
+    netns: &Netns,
+    link: &Link,
+    config: &PacketConfig,
+) -> Result<OpenPacket, Error> {
+    let device = Device::new(link, config.netns.as_deref());
+    let opened = open_device(netns, device, config.queues)?;
+    if !link.up {
+        links.change(link, &[Change::Up(true)])?;
+    }
+    Ok(OpenPacket { closed: true, raised: !link.up, ..opened })
+}
+
+/// Refuses a device that the host's own traffic goes through.
+fn refuse_used(links: &mut Links, link: &Link) -> Result<(), Error> {
+    let used = |reason: String, links: &Links| Error::HostUses {
+        device: link.name.clone(),
+        netns: links.place().to_owned(),
+        reason,
+    };
+    // Every device that is up has a link-local address of IPv6; that alone is no use of it.
+    let addresses: Vec<_> = links.addresses(link)?.into_iter().filter(|a| !a.is_link_local()).collect();
+    if !addresses.is_empty() {
+        let list: Vec<_> = addresses.iter().map(|address| address.network.to_string()).collect();
+        return Err(used(format!("has the host's addresses {}", list.join(", ")), links));
+    }
+    if let Some(index) = link.controller {
+        let name = links.find_index(index)?.map_or_else(|| format!("#{index}"), |link| link.name);
+        return Err(used(format!("is a member of the host's {name:?}"), links));
+    }
+    Ok(())
+}
+
+/// Makes one socket that is set, bound and in its group, and still drops everything.
+fn open_socket(device: &Device, queues: u16, group: &mut Option<u16>) -> Result<OwnedFd, Error> {
+    let doing = || doing(device);
+    // SAFETY: plain numbers; the new descriptor is nobody else's.
+    let socket = unsafe {
+        let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        match libc::socket(libc::AF_PACKET, kind, 0) {
+            -1 => return Err(Error::last(doing(), "socket(AF_PACKET)")),
+            fd => OwnedFd::from_raw_fd(fd),
+        }
+    };
+    let one: libc::c_int = 1;
+    for (option, name) in [
+        (libc::PACKET_VNET_HDR, "setsockopt(AF_PACKET, PACKET_VNET_HDR)"),
+        (libc::PACKET_AUXDATA, "setsockopt(AF_PACKET, PACKET_AUXDATA)"),
+        (libc::PACKET_IGNORE_OUTGOING, "setsockopt(AF_PACKET, PACKET_IGNORE_OUTGOING)"),
+        (libc::PACKET_QDISC_BYPASS, "setsockopt(AF_PACKET, PACKET_QDISC_BYPASS)"),
+    ] {
+        set(&socket, libc::SOL_PACKET, option, &one).map_err(|cause| Error::call(doing(), name, cause))?;
+    }
+    enlarge(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER);
+    enlarge(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, SEND_BUFFER);
+    drop_all(&socket).map_err(|cause| Error::call(doing(), "setsockopt(SO_ATTACH_FILTER)", cause))?;
+    bind(&socket, device)?;
+    promiscuous(&socket, device)?;
+    if queues > 1 {
+        join(&socket, device, group)?;
+    }
+    Ok(socket)
+}
+
+fn doing(device: &Device) -> String {
+    format!("opening a packet socket on device {:?}", device.name)
+}
+
+fn bind(socket: &OwnedFd, device: &Device) -> Result<(), Error> {
+    // SAFETY: all zeros is a valid address.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = device.index as i32;
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the address is valid for its length and outlives the call.
+    match unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) } {
+        0 => Ok(()),
+        _ => Err(Error::last(doing(device), "bind(AF_PACKET)")),
+    }
+}
+
+/// Asks for frames to all addresses; the kernel takes the wish back when the socket closes.
+fn promiscuous(socket: &OwnedFd, device: &Device) -> Result<(), Error> {
+    let wish = libc::packet_mreq {
+        mr_ifindex: device.index as i32,
+        mr_type: libc::PACKET_MR_PROMISC as u16,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    set(socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &wish)
+        .map_err(|cause| Error::call(doing(device), "setsockopt(AF_PACKET, PACKET_ADD_MEMBERSHIP)", cause))
+}
+
+/// Joins the fan-out group: the first socket has the kernel choose a free number for it.
+fn join(socket: &OwnedFd, device: &Device, group: &mut Option<u16>) -> Result<(), Error> {
+    let failed = |cause| Error::call(doing(device), "setsockopt(AF_PACKET, PACKET_FANOUT)", cause);
+    let flags =
+        libc::PACKET_FANOUT_HASH | if group.is_none() { libc::PACKET_FANOUT_FLAG_UNIQUEID } else { 0 };
+    let wish = u32::from(group.unwrap_or(0)) | flags << 16;
+    set(socket, libc::SOL_PACKET, libc::PACKET_FANOUT, &wish).map_err(failed)?;
+    if group.is_none() {
+        let mut chosen = 0u32;
+        let mut length = size_of::<u32>() as libc::socklen_t;
+        // SAFETY: writes at most `length` bytes to `chosen`.
+        let outcome = unsafe {
+            let value = (&raw mut chosen).cast();
+            libc::getsockopt(socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_FANOUT, value, &mut length)
+        };
+        if outcome != 0 {
+            return Err(failed(io::Error::last_os_error()));
+        }
+        *group = Some(chosen as u16);
+    }
+    Ok(())
+}
+
+/// A filter that keeps nothing: `ret 0`.
+fn drop_all(socket: &OwnedFd) -> io::Result<()> {
+    let mut nothing = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 };
+    let program = libc::sock_fprog { len: 1, filter: &mut nothing };
+    set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+}
+
+/// Takes the filter away; frames arrive from now on.
+fn listen(socket: &OwnedFd, device: &Device) -> Result<(), Error> {
+    let none: libc::c_int = 0;
+    set(socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &none)
+        .map_err(|cause| Error::call(doing(device), "setsockopt(SO_DETACH_FILTER)", cause))
+}
+
+/// Enlarges a buffer: past the system's limit where we may, else up to it. A small one works, and loses more.
+fn enlarge(socket: &OwnedFd, force: libc::c_int, polite: libc::c_int, bytes: libc::c_int) {
+    if set(socket, libc::SOL_SOCKET, force, &bytes).is_err() {
+        let _ = set(socket, libc::SOL_SOCKET, polite, &bytes);
+    }
+}
+
+fn set<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    let value: *const T = value;
+    // SAFETY: reads `length` bytes at `value`, which is a whole `T` and outlives the call.
+    match unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value.cast(), length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,255 @@
+#![allow(unsafe_code)]
+//! Receiving from packet sockets: several frames a `recvmmsg`, into the worker's scratch memory.
+//!
+//! Every message gets a place for the largest frame, since nobody knows what comes; small frames are then moved
+//! together, so that a batch of them fits. The virtio-net header lands in the headroom right before the frame.
+//! The VLAN tag that the kernel took out comes beside the frame, and is put back.
+
+use std::cell::Cell;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::arena::HEADROOM;
+use crate::batch::{BATCH, Batch, MAX_FRAME, RxMemory, Scratch};
+use crate::pool::Pool;
+use crate::port::{Fault, RxQueue, Source};
+use crate::virtio::{self, SHORT_HEADER as HEADER};
+
+/// A place in scratch memory: headroom and the largest frame, whole cache lines.
+const PLACE: usize = (HEADROOM + MAX_FRAME).next_multiple_of(64);
+/// Messages of one call: as many places as scratch memory has.
+const CALL: usize = 7;
+/// Up to this length moving a frame is cheaper than the memory that it would waste.
+const SMALL: usize = 4096;
+/// What the least Ethernet frame has: addresses and a type.
+const FRAME_MIN: usize = 14;
+/// Bytes of a VLAN tag.
+const TAG: usize = 4;
+/// Room for one control message: the auxiliary data.
+const CONTROL: usize = 64;
+
+/// A control message's room, aligned as its header wants it.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Control([u8; CONTROL]);
+
+pub(super) struct Rx {
+    socket: Arc<OwnedFd>,
+    messages: [MaybeUninit<libc::mmsghdr>; CALL],
+    vectors: [MaybeUninit<libc::iovec>; CALL],
+    controls: [Control; CALL],
+    missed: Cell<u64>,
+}
+
+// SAFETY: the pointers in `messages` and `vectors` are written anew and used within one `receive` only.
+unsafe impl Send for Rx {}
+
+/// What came with a frame.
+#[derive(Clone, Copy, Default)]
+struct Arrival {
+    /// Bytes read, header included.
+    read: usize,
+    /// The frame did not fit.
+    cut: bool,
+    /// Type and value of the VLAN tag that was taken out.
+    tag: Option<[u8; TAG]>,
+}
+
+impl Rx {
+    pub(super) fn new(socket: Arc<OwnedFd>) -> Rx {
+        Rx {
+            socket,
+            messages: [const { MaybeUninit::uninit() }; CALL],
+            vectors: [const { MaybeUninit::uninit() }; CALL],
+            controls: [Control([0; CONTROL]); CALL],
+            missed: Cell::new(0),
+        }
+    }
+
+    /// Reads up to `count` frames into the first places of `memory`; how many.
+    fn read(
+        &mut self,
+        memory: &mut [u8],
+        count: usize,
+        arrivals: &mut [Arrival; CALL],
+    ) -> Result<usize, Fault> {
+        let count = count.min(CALL).min(memory.len() / PLACE);
+        for (i, place) in memory.chunks_exact_mut(PLACE).take(count).enumerate() {
+            let into = &mut place[HEADROOM - HEADER..];
+            let vector = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+            let vector: *mut libc::iovec = self.vectors[i].write(vector);
+            // SAFETY: all zeros is a valid message.
+            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            message.msg_hdr.msg_iov = vector;
+            message.msg_hdr.msg_iovlen = 1;
+            message.msg_hdr.msg_control = self.controls[i].0.as_mut_ptr().cast();
+            message.msg_hdr.msg_controllen = CONTROL as _;
+            self.messages[i].write(message);
+        }
+        let (fd, messages) = (self.socket.as_raw_fd(), self.messages.as_mut_ptr().cast());
+        // SAFETY: the first `count` messages were just written; their pieces are exclusively ours and outlive
+        // the call.
+        let got = unsafe {
+            libc::recvmmsg(fd, messages, count as u32, libc::MSG_DONTWAIT as _, std::ptr::null_mut())
+        };
+        if got < 0 {
+            return self.no_frames(io::Error::last_os_error());
+        }
+        for (message, arrival) in self.messages.iter().zip(arrivals).take(got as usize) {
+            // SAFETY: the kernel filled this message in.
+            *arrival = unsafe { arrival_of(message.assume_init_ref()) };
+        }
+        Ok(got as usize)
+    }
+
+    /// What a refused read means: nothing there, a device set down (which may come up again), or one gone.
+    fn no_frames(&self, cause: io::Error) -> Result<usize, Fault> {
+        match cause.raw_os_error() {
+            Some(libc::EAGAIN | libc::EINTR) => Ok(0),
+            // A train of a kind that the header has no word for; the kernel has dropped it.
+            Some(libc::EINVAL) => Ok(0),
+            Some(libc::ENETDOWN) if self.is_bound() => Ok(0),
+            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => {
+                Err(Fault::new("recvmmsg: the device was deleted"))
+            }
+            _ => Err(Fault::new(format!("recvmmsg: {cause}"))),
+        }
+    }
+
+    /// Whether the socket still has its device; the kernel unbinds it when the device goes.
+    fn is_bound(&self) -> bool {
+        let mut address = MaybeUninit::<libc::sockaddr_ll>::zeroed();
+        let mut length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        // SAFETY: writes at most `length` bytes to `address`, for which all zeros is valid.
+        unsafe {
+            let outcome =
+                libc::getsockname(self.socket.as_raw_fd(), address.as_mut_ptr().cast(), &mut length);
+            outcome == 0 && address.assume_init().sll_ifindex > 0
+        }
+    }
+
+    /// Moves small frames together and takes all of them out of scratch memory and into the batch.
+    fn push<'q>(batch: &mut Batch<'q>, scratch: &mut Scratch<'q>, arrivals: &[Arrival]) {
+        let mut behind = 0; // bytes already taken of the memory that the places began with
+        for (i, arrival) in arrivals.iter().enumerate() {
+            let Some(len) = arrival.read.checked_sub(HEADER).filter(|len| *len >= FRAME_MIN && !arrival.cut)
+            else {
+                batch.refused_mut().too_long += 1;
+                continue;
+            };
+            let gap = i * PLACE - behind;
+            if gap > 0 && len <= SMALL {
+                let bytes = HEADROOM - HEADER..HEADROOM + len;
+                scratch.rest().copy_within(gap + bytes.start..gap + bytes.end, bytes.start);
+            } else {
+                behind += gap;
+                scratch.take(gap);
+            }
+            let frame = scratch.take(HEADROOM + len);
+            behind += (HEADROOM + len).next_multiple_of(64);
+            push_frame(batch, frame, arrival.tag);
+        }
+    }
+}
+
+/// Reads the header before the frame, puts the VLAN tag back, adds the frame to the batch.
+fn push_frame<'q>(batch: &mut Batch<'q>, frame: &'q mut [u8], tag: Option<[u8; TAG]>) {
+    let len = frame.len() - HEADROOM;
+    let Ok(offload) = virtio::decode(&frame[HEADROOM - HEADER..HEADROOM], len) else {
+        batch.refused_mut().bad_offload += 1;
+        return;
+    };
+    let Some(tag) = tag else { return batch.push_private(frame, HEADROOM, offload) };
+    // The header's positions count from the frame without its tag.
+    let Some(offload) = offload.shifted(TAG as i32) else {
+        batch.refused_mut().bad_offload += 1;
+        return;
+    };
+    frame.copy_within(HEADROOM..HEADROOM + 12, HEADROOM - TAG);
+    frame[HEADROOM + 12 - TAG..HEADROOM + 12].copy_from_slice(&tag);
+    batch.push_private(frame, HEADROOM - TAG, offload);
+}
+
+/// Reads length, flags and the auxiliary data of a message.
+///
+/// # Safety
+/// The kernel filled the message in, and its control room is still there.
+unsafe fn arrival_of(message: &libc::mmsghdr) -> Arrival {
+    let header = &message.msg_hdr;
+    let mut arrival =
+        Arrival { read: message.msg_len as usize, cut: header.msg_flags & libc::MSG_TRUNC != 0, tag: None };
+    // SAFETY: as the caller promises; there is one control message at most, so no walk.
+    unsafe {
+        let control = libc::CMSG_FIRSTHDR(header);
+        if !control.is_null()
+            && (*control).cmsg_level == libc::SOL_PACKET
+            && (*control).cmsg_type == libc::PACKET_AUXDATA
+        {
+            let data: libc::tpacket_auxdata = std::ptr::read_unaligned(libc::CMSG_DATA(control).cast());
+            arrival.tag = tag_of(&data);
+        }
+    }
+    arrival
+}
+
+/// The VLAN tag in auxiliary data, as it stands in a frame.
+fn tag_of(data: &libc::tpacket_auxdata) -> Option<[u8; TAG]> {
+    if data.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
+        return None;
+    }
+    let known = data.tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
+    let kind = if known { data.tp_vlan_tpid } else { 0x8100 };
+    let ([a, b], [c, d]) = (kind.to_be_bytes(), data.tp_vlan_tci.to_be_bytes());
+    Some([a, b, c, d])
+}
+
+impl RxQueue for Rx {
+    fn source(&self) -> Source<'_> {
+        Source::Descriptor(self.socket.as_fd())
+    }
+
+    fn receive<'q>(
+        &'q mut self,
+        memory: &'q mut RxMemory,
+        _pool: &mut Pool,
+        limit: usize,
+    ) -> Result<Batch<'q>, Fault> {
+        let (mut batch, mut scratch) = memory.lend();
+        let mut left = limit.min(BATCH);
+        let mut arrivals = [Arrival::default(); CALL];
+        while left > 0 {
+            let places = (scratch.rest().len() / PLACE).min(CALL).min(left);
+            if places == 0 {
+                break;
+            }
+            let got = match self.read(scratch.rest(), places, &mut arrivals) {
+                Ok(got) => got,
+                // What was read before the fault is still handed up; the next call meets the fault again.
+                Err(_) if !batch.is_empty() => break,
+                Err(fault) => return Err(fault),
+            };
+            Rx::push(&mut batch, &mut scratch, &arrivals[..got]);
+            left -= got;
+            if got < places {
+                break;
+            }
+        }
+        Ok(batch)
+    }
+
+    fn missed(&self) -> u64 {
+        let mut counts = MaybeUninit::<libc::tpacket_stats>::zeroed();
+        let mut length = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+        // SAFETY: writes at most `length` bytes to `counts`, for which all zeros is valid. The kernel starts
+        // counting anew at each reading.
+        unsafe {
+            let (fd, value) = (self.socket.as_raw_fd(), counts.as_mut_ptr().cast());
+            if libc::getsockopt(fd, libc::SOL_PACKET, libc::PACKET_STATISTICS, value, &mut length) == 0 {
+                self.missed.set(self.missed.get() + u64::from(counts.assume_init().tp_drops));
+            }
+        }
+        self.missed.get()
+    }
+}
