@@ -10,6 +10,7 @@ pub mod flow;
 pub mod lab;
 pub mod notation;
 pub mod pipeline;
+pub mod server;
 pub mod snapshot;
 pub mod tables;
 pub mod telemetry;
