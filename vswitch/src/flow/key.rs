@@ -58,14 +58,15 @@ impl FlowKey {
     /// fields before.
     #[inline]
     pub fn set_link(&mut self, link: &Link, in_port: u16) {
-        let priority = link.outer.tci >> 12;
         self.words[0] = mac(link.dst) << 16 | u64::from(in_port);
-        self.words[1] = mac(link.src) << 16
-            | u64::from(link.outer.vlan()) << 4
-            | tag_type(link.outer) << 2
-            | tag_type(link.inner);
-        self.words[2] =
-            u64::from(link.ethertype) << 48 | u64::from(link.inner.tci) << 32 | u64::from(priority) << 28;
+        self.words[1] = mac(link.src) << 16;
+        self.words[2] = u64::from(link.ethertype) << 48;
+        // Most frames have no tag; without an outer one there is no inner one.
+        if link.outer.is_present() {
+            self.words[1] |=
+                u64::from(link.outer.vlan()) << 4 | tag_type(link.outer) << 2 | tag_type(link.inner);
+            self.words[2] |= u64::from(link.inner.tci) << 32 | u64::from(link.outer.tci >> 12) << 28;
+        }
     }
 
     #[inline]
@@ -117,6 +118,14 @@ impl FlowKey {
     #[inline]
     pub fn masked(&self, mask: &KeyMask) -> FlowKey {
         FlowKey { words: std::array::from_fn(|at| self.words[at] & mask.words()[at]) }
+    }
+
+    /// Clears what the mask leaves out in the first `N` words, and leaves the others as they are.
+    #[inline]
+    pub(super) fn mask_first<const N: usize>(&mut self, mask: &KeyMask) {
+        for at in 0..N {
+            self.words[at] &= mask.words()[at];
+        }
     }
 
     /// The fields that the mask touches, in the order of the layout, for printing.

@@ -146,7 +146,7 @@ impl Fdb {
         let quotas = |count: usize| (0..count).map(|_| Quota::new(u32::MAX)).collect();
         Fdb {
             buckets: (0..count).map(|_| Bucket::new()).collect(),
-            versions: Versions::new(count),
+            versions: Versions::new(),
             stamps: (0..size.workers).map(|_| stamps()).collect(),
             hash: HashKey::from_seed(seed),
             total: CachePadded::new(Quota::new(size.entries)),

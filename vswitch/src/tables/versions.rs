@@ -34,39 +34,50 @@ const RESERVED: u16 = 0;
 /// The slots of one table.
 #[derive(Debug)]
 pub struct Versions {
-    slots: Box<[AtomicU32]>,
-    mask: u16,
+    // As many as a slot number can say, so that indexing needs no check.
+    slots: Box<[AtomicU32; SLOTS]>,
+}
+
+const SLOTS: usize = 1 << 16;
+
+impl Default for Versions {
+    fn default() -> Versions {
+        Versions::new()
+    }
 }
 
 impl Versions {
-    /// At least `keys` slots, a power of two between 64 and 65,536.
-    pub fn new(keys: usize) -> Versions {
-        let count = keys.next_power_of_two().clamp(64, 1 << 16);
-        Versions { slots: (0..count).map(|_| AtomicU32::new(0)).collect(), mask: (count - 1) as u16 }
+    /// 65,536 slots (256 KiB), all at version 0.
+    pub fn new() -> Versions {
+        let slots: Box<[AtomicU32]> = (0..SLOTS).map(|_| AtomicU32::new(0)).collect();
+        match slots.try_into() {
+            Ok(slots) => Versions { slots },
+            Err(_) => unreachable!("the length is that of the range above"),
+        }
     }
 
     /// The slot of a key by its 64-bit hash (by the highest bits; tables use the low ones).
     #[inline]
     pub fn slot(&self, hash: u64) -> u16 {
-        ((hash >> 48) as u16 & self.mask).max(RESERVED + 1)
+        ((hash >> 48) as u16).max(RESERVED + 1)
     }
 
     /// What is to be kept of `slot` by one who reads the table now, afterwards.
     #[inline]
     pub fn witness(&self, slot: u16) -> Witness {
-        Witness { slot, version: self.slots[usize::from(slot & self.mask)].load(Ordering::Acquire) }
+        Witness { slot, version: self.slots[usize::from(slot)].load(Ordering::Acquire) }
     }
 
     /// Whether nothing has happened on the slot since.
     #[inline]
     pub fn is_current(&self, witness: Witness) -> bool {
-        self.slots[usize::from(witness.slot & self.mask)].load(Ordering::Relaxed) == witness.version
+        self.slots[usize::from(witness.slot)].load(Ordering::Relaxed) == witness.version
     }
 
     /// Advances a slot after its key changed, while the writer still holds the key; the writer itself
     /// may keep what this returns as its own witness.
-    pub(super) fn advance(&self, slot: u16) -> Witness {
-        let before = self.slots[usize::from(slot & self.mask)].fetch_add(1, Ordering::Release);
+    pub(crate) fn advance(&self, slot: u16) -> Witness {
+        let before = self.slots[usize::from(slot)].fetch_add(1, Ordering::Release);
         Witness { slot, version: before.wrapping_add(1) }
     }
 }
@@ -77,7 +88,7 @@ mod tests {
 
     #[test]
     fn nothing_stays_current_and_stale_never_is() {
-        let versions = Versions::new(64);
+        let versions = Versions::new();
         for hash in (0..=u16::MAX).map(|high| u64::from(high) << 48) {
             versions.advance(versions.slot(hash));
         }
@@ -87,7 +98,7 @@ mod tests {
 
     #[test]
     fn an_advance_makes_only_its_own_slot_stale() {
-        let versions = Versions::new(1 << 16);
+        let versions = Versions::new();
         let (one, other) = (versions.witness(7), versions.witness(8));
         let after = versions.advance(7);
         assert!(!versions.is_current(one));

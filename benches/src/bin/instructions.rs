@@ -1,0 +1,159 @@
+//! Runs one piece of the fast path a given number of times, for a tool that counts instructions.
+//!
+//! `instructions CASE BATCHES`: the difference between two counts, divided by the difference of the
+//! frames, is free of all set-up. `benches/instructions` does this by callgrind for each case.
+
+use std::hint::black_box;
+use std::process::ExitCode;
+
+use vswitch::flow::cache::{BATCH, Current, FlowCache, Probes};
+use vswitch::flow::hash::HashKey;
+use vswitch::flow::headers::{Depth, parse, parse_link};
+use vswitch::flow::key::{Field, FlowKey, KeyMask};
+use vswitch::tables::fdb::{Fdb, MacKey, Size};
+use vswitch::tables::versions::Witness;
+
+/// A name and what runs so many batches.
+type Case = (&'static str, fn(usize));
+
+/// The cases by name; each runs a number of batches of 64 frames.
+const CASES: [Case; 9] = [
+    ("hash-3", hash),
+    ("key-link", key_link),
+    ("key-all", key_all),
+    ("cache-hit-2", |batches| cache_hit(&Field::BRIDGE, batches)),
+    ("cache-hit-3", |batches| cache_hit(&[Field::EthDst, Field::EthSrc, Field::EthType], batches)),
+    ("cache-hit-8", |batches| cache_hit(&Field::ALL, batches)),
+    ("cache-insert", cache_insert),
+    ("fdb-lookup", fdb_lookup),
+    ("fdb-learn-known", fdb_learn),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let case = arguments.next().and_then(|name| CASES.iter().find(|case| case.0 == name));
+    let batches = arguments.next().and_then(|count| count.parse().ok());
+    match (case, batches) {
+        (Some((_, run)), Some(batches)) => {
+            run(batches);
+            ExitCode::SUCCESS
+        }
+        _ => {
+            let names = CASES.map(|case| case.0).join(" | ");
+            eprintln!("usage: instructions [{names}] BATCHES");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// A TCP frame of 64 bytes.
+fn frame(number: u8) -> [u8; 64] {
+    let mut frame = [0; 64];
+    frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, number, 2, 0, 0, 0, 1, number]);
+    frame[12..14].copy_from_slice(&[8, 0]);
+    frame[14..24].copy_from_slice(&[0x45, 0, 0, 50, 0, 0, 0, 0, 64, 6]);
+    frame[26..34].copy_from_slice(&[10, 0, 0, number, 10, 0, 1, number]);
+    frame[34..38].copy_from_slice(&[0x12, 0x34, 0, 80]);
+    frame[46] = 0x50;
+    frame
+}
+
+fn frames() -> Vec<[u8; 64]> {
+    (0..BATCH as u8).map(frame).collect()
+}
+
+fn key_of(frame: &[u8]) -> FlowKey {
+    parse(frame, frame.len(), Depth::L4).map(|headers| FlowKey::new(&headers, 1)).unwrap_or_default()
+}
+
+fn hash(batches: usize) {
+    let key = HashKey::from_seed(1);
+    for _ in 0..batches {
+        for number in 0..BATCH as u64 {
+            black_box(key.three(black_box([number, 2, 3])));
+        }
+    }
+}
+
+fn key_link(batches: usize) {
+    let (frames, mut keys) = (frames(), [FlowKey::ZERO; BATCH]);
+    for _ in 0..batches {
+        for (key, frame) in keys.iter_mut().zip(black_box(&frames)) {
+            if let Ok(link) = parse_link(frame) {
+                key.set_link(&link, 1);
+            }
+        }
+        black_box(&mut keys);
+    }
+}
+
+fn key_all(batches: usize) {
+    let (frames, mut keys) = (frames(), [FlowKey::ZERO; BATCH]);
+    for _ in 0..batches {
+        for (key, frame) in keys.iter_mut().zip(black_box(&frames)) {
+            *key = key_of(frame);
+        }
+        black_box(&mut keys);
+    }
+}
+
+fn cache_hit(fields: &[Field], batches: usize) {
+    let (mut cache, fdb) = (FlowCache::<[u64; 3]>::new(1 << 16, 1), Fdb::new(Size::default(), 1));
+    let (mask, mut probes) = (KeyMask::of(fields), Probes::default());
+    let unmasked: Vec<FlowKey> = frames().iter().map(|frame| key_of(frame)).collect();
+    for key in &unmasked {
+        let slots = [1, 2].map(|slot| fdb.versions().witness(slot));
+        cache.insert(key, &mask, 1, slots, [1, 2, 3]);
+    }
+    let current = Current { generation: 1, versions: fdb.versions() };
+    let mut keys = unmasked;
+    let mut sum = 0;
+    for _ in 0..batches {
+        cache.probe(black_box(&mut keys), &mask, &mut probes);
+        for (at, key) in keys.iter().enumerate() {
+            if let Some(value) = cache.get(&probes, at, key, current) {
+                sum += value[0];
+            }
+        }
+    }
+    assert_eq!(sum, (batches * BATCH) as u64, "every lookup is a hit");
+}
+
+fn cache_insert(batches: usize) {
+    let mut cache = FlowCache::<[u64; 3]>::new(1 << 16, 1);
+    let mask = KeyMask::of(&Field::BRIDGE);
+    let mut key = key_of(&frame(1));
+    for number in 0..batches * BATCH {
+        key.set(Field::EthDst, number as u128);
+        cache.insert(&key, &mask, 1, [Witness::NOTHING; 2], [1, 2, 3]);
+    }
+    black_box(cache.counters());
+}
+
+fn learned() -> (Fdb, Vec<MacKey>) {
+    let fdb = Fdb::new(Size::default(), 1);
+    let keys: Vec<_> =
+        (0..BATCH as u8).map(|n| MacKey { bridge: 1, vlan: 0, mac: [2, 0, 0, 0, 0, n] }).collect();
+    for &key in &keys {
+        fdb.learn(key, 1, 0, 1);
+    }
+    (fdb, keys)
+}
+
+fn fdb_lookup(batches: usize) {
+    let (fdb, keys) = learned();
+    for _ in 0..batches {
+        for &key in black_box(&keys) {
+            black_box(fdb.lookup(key));
+        }
+    }
+}
+
+fn fdb_learn(batches: usize) {
+    let (fdb, keys) = learned();
+    for _ in 0..batches {
+        for &key in black_box(&keys) {
+            black_box(fdb.learn(key, 1, 0, 2));
+        }
+    }
+}
