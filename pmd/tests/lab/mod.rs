@@ -200,6 +200,8 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
+        // The pair at once; with the namespace alone it would go some time later.
+        let _ = Command::new("ip").args(["link", "del", &self.device]).output();
         let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
     }
 }
