@@ -4,14 +4,16 @@ use control::api::*;
 
 macro_rules! backend {
     ($($(#[$doc:meta])* $method:ident($call:ident) -> $response:ty;)*) => {
-        /// Carries requests out. Called from many threads at a time; each call may block its client only.
+        /// Carries requests out. A request that an implementation leaves out is refused as unknown. Called from many threads at a time; each call may block its client only.
         pub trait Backend: Send + Sync {
             $(
                 $(#[$doc])*
                 ///
                 /// # Errors
                 /// Why it was refused: object, cause and what to do.
-                fn $method(&self, request: $call) -> Result<$response, ApiError>;
+                fn $method(&self, request: $call) -> Result<$response, ApiError> {
+                    Err(missing(Call::from(request).name()))
+                }
             )*
         }
 
@@ -22,6 +24,10 @@ macro_rules! backend {
             }
         }
     };
+}
+
+fn missing(name: &str) -> ApiError {
+    ApiError::new(ErrorCode::UnknownMethod, format!("this switch cannot do `{name}`"))
 }
 
 backend! {

@@ -1,0 +1,176 @@
+//! `vswitchd` as a process: what it prints, how it ends, whom it turns away.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use control::api::Export;
+use control::client::Client;
+
+/// A folder with a configuration, a socket and a state; gone when the test is over.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(config: &str) -> Folder {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("vswitchd-{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("switch.toml"), config).unwrap();
+        Folder(path)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vswitchd"));
+        command.arg("--config").arg(self.0.join("switch.toml"));
+        command.arg("--socket").arg(self.socket()).arg("--state-dir").arg(self.0.join("state"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("control.sock")
+    }
+
+    /// What it prints when it refuses to start.
+    fn refusal(&self) -> String {
+        let output = self.command().output().unwrap();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]));
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Daemon {
+    child: Child,
+    ready: String,
+    output: BufReader<ChildStdout>,
+}
+
+impl Daemon {
+    fn start(folder: &Folder) -> Daemon {
+        let mut child = folder.command().spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut ready = String::new();
+        // Ends also when the daemon does.
+        output.read_line(&mut ready).unwrap();
+        if ready.is_empty() {
+            let mut messages = String::new();
+            let _ = child.stderr.take().unwrap().read_to_string(&mut messages);
+            panic!("the daemon ended: {messages}");
+        }
+        Daemon { child, ready, output }
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let process = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(process, signal).unwrap();
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the daemon does not end");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const BRIDGE: &str = "[[bridge]]\nname = \"blue\"\n";
+
+#[test]
+fn it_says_one_line_when_ready_and_ends_with_0_when_asked() {
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+        let folder = Folder::new(BRIDGE);
+        let mut daemon = Daemon::start(&folder);
+        let expected = format!("vswitchd {} ready: ", env!("CARGO_PKG_VERSION"));
+        assert!(daemon.ready.starts_with(&expected), "{:?}", daemon.ready);
+        assert!(daemon.ready.contains(folder.socket().to_str().unwrap()));
+        let mut client = Client::connect(&folder.socket(), Duration::from_secs(20)).unwrap();
+        assert!(client.call(&Export {}).unwrap().config.contains("blue"));
+        daemon.signal(signal);
+        assert_eq!(daemon.end().code(), Some(0));
+        let mut more = String::new();
+        daemon.output.read_to_string(&mut more).unwrap();
+        assert_eq!(more, "", "one line");
+        assert!(!folder.socket().exists());
+    }
+}
+
+#[test]
+fn wrong_usage_is_2_and_every_mistake_of_the_configuration_has_its_place() {
+    let folder = Folder::new("[[bridge]]\nname = \"blue\"\naging_s = 9\n[[port]]\nname = 7\n");
+    let status = folder.command().arg("--nonsense").output().unwrap().status;
+    assert_eq!(status.code(), Some(2));
+    let refusal = folder.refusal();
+    let file = folder.0.join("switch.toml");
+    let places: Vec<_> =
+        refusal.lines().map(|line| line.strip_prefix(&format!("{}:", file.display()))).collect();
+    assert!(places.len() >= 2 && places.iter().all(Option::is_some), "{refusal}");
+    assert!(refusal.contains("switch.toml:3:1: ") && refusal.contains("ageing_s"), "{refusal}");
+    assert!(!folder.socket().exists());
+    fs::remove_file(&file).unwrap();
+    assert!(folder.refusal().contains("cannot read the configuration"));
+}
+
+#[test]
+fn a_second_daemon_is_turned_away_and_the_first_goes_on() {
+    let (folder, other) = (Folder::new(BRIDGE), Folder::new(BRIDGE));
+    let mut daemon = Daemon::start(&folder);
+    // The same state directory, then only the same socket.
+    let refusal = folder.refusal();
+    assert!(refusal.contains(&format!("(process {})", daemon.child.id())), "{refusal}");
+    let output = other.command().args(["--socket"]).arg(folder.socket()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "clap takes an option once");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vswitchd"));
+    command.arg("--socket").arg(folder.socket()).arg("--state-dir").arg(other.0.join("state"));
+    let output = command.output().unwrap();
+    let refusal = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(refusal.contains("another vswitchd listens at"), "{refusal}");
+    let mut client = Client::connect(&folder.socket(), Duration::from_secs(20)).unwrap();
+    assert!(client.call(&Export {}).unwrap().config.contains("blue"));
+    assert!(daemon.child.try_wait().unwrap().is_none());
+}
+
+#[test]
+fn after_kill_9_the_next_one_takes_over_socket_and_state() {
+    let folder = Folder::new(BRIDGE);
+    let mut daemon = Daemon::start(&folder);
+    daemon.child.kill().unwrap();
+    daemon.end();
+    assert!(folder.socket().exists());
+    let daemon = Daemon::start(&folder);
+    let mut client = Client::connect(&folder.socket(), Duration::from_secs(20)).unwrap();
+    assert!(client.call(&Export {}).unwrap().config.contains("blue"));
+    drop(daemon);
+    // A changed file is applied, a damaged state is survived.
+    fs::write(folder.0.join("switch.toml"), BRIDGE.replace("blue", "red")).unwrap();
+    drop(Daemon::start(&folder));
+    let state = folder.0.join("state/state.toml");
+    let text = fs::read_to_string(&state).unwrap();
+    assert!(text.contains("red"));
+    fs::write(&state, &text[..text.len() - 5]).unwrap();
+    let _daemon = Daemon::start(&folder);
+    let mut client = Client::connect(&folder.socket(), Duration::from_secs(20)).unwrap();
+    // The file is not the one that the state before the change came from.
+    assert!(client.call(&Export {}).unwrap().config.contains("red"));
+}
