@@ -114,6 +114,7 @@ impl Lab {
         self.ends.push(end);
         self.edit(|snapshot| {
             snapshot.ports.push(Some(PortView {
+                name: format!("port{index}").into(),
                 bridge: design.bridge,
                 vlans: PortVlans::new(&design.vlan),
                 isolated: design.isolated,

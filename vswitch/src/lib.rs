@@ -12,6 +12,7 @@ pub mod notation;
 pub mod pipeline;
 pub mod server;
 pub mod snapshot;
+pub mod switch;
 pub mod tables;
 pub mod telemetry;
 pub mod worker;

@@ -35,6 +35,8 @@ impl Snapshot {
 /// A port as workers see it.
 #[derive(Clone, Debug)]
 pub struct PortView {
+    /// Its name, for `trace`.
+    pub name: Box<str>,
     /// The bridge that it is in.
     pub bridge: u16,
     /// What it does with tags.

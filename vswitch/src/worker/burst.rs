@@ -54,7 +54,7 @@ impl Decider {
         false
     }
 
-    pub(super) fn flows(&self, _limit: usize) -> Vec<Flow> {
+    pub(super) fn flows(&self) -> Vec<Flow> {
         Vec::new()
     }
 

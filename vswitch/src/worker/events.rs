@@ -5,6 +5,7 @@
 //! descriptors and the mailbox's bell, and is what the worker sleeps on.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{Timespec, epoll};
@@ -21,7 +22,8 @@ pub struct Events {
     outer: OwnedFd,
     /// Descriptors in the inner set.
     asked: usize,
-    ready: Vec<epoll::Event>,
+    /// Tokens of the queues that are ready.
+    ready: Vec<u64>,
 }
 
 impl Events {
@@ -75,7 +77,10 @@ impl Events {
         self.ready.clear();
         if self.asked > 0 {
             let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-            let _ = epoll::wait(&self.inner, rustix::buffer::spare_capacity(&mut self.ready), Some(&zero));
+            let mut space = [const { MaybeUninit::uninit() }; READY];
+            if let Ok((ready, _)) = epoll::wait(&self.inner, &mut space, Some(&zero)) {
+                self.ready.extend(ready.iter().map(|event| event.data.u64()));
+            }
         }
         self.ready.len()
     }
@@ -83,18 +88,14 @@ impl Events {
     /// The token of the `i`th ready queue.
     #[inline]
     pub fn token(&self, i: usize) -> u64 {
-        self.ready[i].data.u64()
+        self.ready[i]
     }
 
     /// Sleeps until something is readable or `timeout_ns` is over.
     pub fn sleep(&mut self, timeout_ns: u64) {
-        let timeout = Timespec {
-            tv_sec: (timeout_ns / 1_000_000_000) as i64,
-            tv_nsec: (timeout_ns % 1_000_000_000) as i64,
-        };
-        self.ready.clear();
-        let _ =
-            epoll::wait(self.outer.as_fd(), rustix::buffer::spare_capacity(&mut self.ready), Some(&timeout));
-        self.ready.clear();
+        const SECOND: u64 = 1_000_000_000;
+        let timeout = Timespec { tv_sec: (timeout_ns / SECOND) as i64, tv_nsec: (timeout_ns % SECOND) as i64 };
+        let mut space = [const { MaybeUninit::uninit() }; 1];
+        let _ = epoll::wait(self.outer.as_fd(), &mut space, Some(&timeout));
     }
 }

@@ -56,10 +56,8 @@ pub enum Command {
         /// The answer.
         reply: Sender<bool>,
     },
-    /// List the cached flows, at most `limit`.
+    /// List the cached flows.
     Flows {
-        /// The most that are wanted.
-        limit: usize,
         /// The answer.
         reply: Sender<Vec<super::flows::Flow>>,
     },

@@ -238,8 +238,8 @@ impl Worker {
                 Command::Probe { key, reply } => {
                     let _ = reply.send(self.decider.is_cached(&key));
                 }
-                Command::Flows { limit, reply } => {
-                    let _ = reply.send(self.decider.flows(limit));
+                Command::Flows { reply } => {
+                    let _ = reply.send(self.decider.flows());
                 }
                 Command::Stop => {
                     self.stop = true;

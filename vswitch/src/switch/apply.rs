@@ -1,0 +1,369 @@
+//! Carrying out a change of the desired state: wholly, or not at all.
+//!
+//! The steps come from [`diff`](crate::config::diff). They are carried out in the order that endangers
+//! least: new ports are opened first, beside everything that runs; then ports that must be closed to be
+//! opened again; and only when all that can fail has succeeded do workers get the new configuration and
+//! deleted ports go. A failure closes what was opened and opens again what was closed.
+
+use std::collections::HashSet;
+
+use control::schema::{self, Config, PortName, StaticEntry};
+use pmd::{Fate, Port};
+
+use super::ports::{self, PortState, Running};
+use super::{AtStart, BRIDGES, State, placement};
+use crate::config::diff::{RestartNeeded, Step, diff};
+use crate::tables::fdb::{Kind, MacKey};
+use crate::telemetry::counters::PortTotals;
+use crate::worker::mailbox::Command;
+use crate::worker::queue::Queue;
+
+/// A change that was not made.
+#[derive(Debug, thiserror::Error)]
+#[error("{object}: {cause}")]
+pub struct ApplyError {
+    /// What it is about: `port "web1"`.
+    pub object: String,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// Something changes that is fixed while the switch runs.
+    #[error("{0}")]
+    Restart(#[from] RestartNeeded),
+    /// A port cannot be opened.
+    #[error("{0}")]
+    Open(String),
+    /// A maximum is reached.
+    #[error("{0}")]
+    Limit(String),
+}
+
+/// A port that was opened for the change, not yet in use.
+struct Opened {
+    config: schema::Port,
+    port: Result<Box<dyn Port>, String>,
+}
+
+impl State {
+    pub(super) fn apply(&mut self, wanted: Config, at_start: AtStart) -> Result<Vec<String>, ApplyError> {
+        let steps = diff(&self.config, &wanted).map_err(|needed| ApplyError {
+            object: needed.keys.first().map_or("", |key| key.key).into(),
+            cause: needed.into(),
+        })?;
+        if steps.is_empty() {
+            self.config = wanted;
+            return Ok(Vec::new());
+        }
+        self.check_limits(&wanted)?;
+        let opened = self.open_all(&steps, at_start)?;
+        self.commit(&steps, wanted, opened);
+        Ok(steps.iter().map(Step::to_string).collect())
+    }
+
+    fn check_limits(&self, wanted: &Config) -> Result<(), ApplyError> {
+        let most = self.limits.ports as usize;
+        if wanted.ports.len() > most {
+            return Err(limit("[limits] ports", format!("{} ports, and {most} are allowed", wanted.ports.len())));
+        }
+        if wanted.bridges.len() > BRIDGES {
+            return Err(limit("bridges", format!("{} bridges, and {BRIDGES} are allowed", wanted.bridges.len())));
+        }
+        if wanted.fdb.len() > self.limits.fdb as usize {
+            let entries = wanted.fdb.len();
+            return Err(limit("[limits] fdb", format!("{entries} static entries, and {} fit", self.limits.fdb)));
+        }
+        Ok(())
+    }
+
+    /// Opens every port of the steps, or none. Ports that are in the way, and those that are to be opened
+    /// again, are closed on the way, and are as they were after a failure.
+    fn open_all(&mut self, steps: &[Step], at_start: AtStart) -> Result<Vec<Opened>, ApplyError> {
+        let (mut beside, mut instead) = (Vec::new(), Vec::new());
+        let doomed: Vec<&schema::Port> = steps.iter().filter_map(deleted).collect();
+        for step in steps {
+            match step {
+                Step::AddPort { port, .. } if doomed.iter().any(|old| in_the_way(old, port)) => {
+                    instead.push((port.as_ref(), Fate::Remove));
+                }
+                Step::AddPort { port, .. } => beside.push(port.as_ref()),
+                Step::ReopenPort { to, .. } => instead.push((to.as_ref(), Fate::Leave)),
+                _ => {}
+            }
+        }
+        let mut opened = Vec::new();
+        for config in beside {
+            let result = self.open_one(config, at_start, &mut opened);
+            self.or_undo(result, &mut opened, &[])?;
+        }
+        if instead.is_empty() {
+            return Ok(opened);
+        }
+        let closing: Vec<PortName> = self
+            .ports
+            .values()
+            .filter(|running| instead.iter().any(|(new, _)| in_the_way(&running.config, new)))
+            .map(|running| running.config.name.clone())
+            .collect();
+        self.detach(&closing);
+        for name in &closing {
+            let fate = if doomed.iter().any(|old| old.name == *name) { Fate::Remove } else { Fate::Leave };
+            if let Some(running) = self.ports.get_mut(name) {
+                running.close(fate, "being changed");
+            }
+        }
+        for (config, _) in instead {
+            let result = self.open_one(config, at_start, &mut opened);
+            self.or_undo(result, &mut opened, &closing)?;
+        }
+        Ok(opened)
+    }
+
+    fn open_one(
+        &self,
+        config: &schema::Port,
+        at_start: AtStart,
+        opened: &mut Vec<Opened>,
+    ) -> Result<(), ApplyError> {
+        let port = ports::open(config, &self.arena, self.crew.members().len());
+        match (port, at_start) {
+            (Err(cause), AtStart::Refuse) => Err(ApplyError {
+                object: format!("port \"{}\"", config.name),
+                cause: Cause::Open(cause),
+            }),
+            (port, _) => {
+                opened.push(Opened { config: config.clone(), port });
+                Ok(())
+            }
+        }
+    }
+
+    /// After a failure: closes what was opened, and opens again what was closed.
+    fn or_undo(
+        &mut self,
+        result: Result<(), ApplyError>,
+        opened: &mut Vec<Opened>,
+        closed: &[PortName],
+    ) -> Result<(), ApplyError> {
+        if result.is_err() {
+            for Opened { config, port } in opened.drain(..) {
+                let fate = if closed.contains(&config.name) { Fate::Leave } else { Fate::Remove };
+                if let Ok(port) = port {
+                    let _ = port.close(fate);
+                }
+            }
+            self.attach_again(closed);
+        }
+        result
+    }
+
+    /// Opens ports that are down, as their configuration says, and puts them into use; gives how many.
+    pub(super) fn attach_again(&mut self, names: &[PortName]) -> usize {
+        let workers = self.crew.members().len();
+        let mut up = Vec::new();
+        for name in names {
+            let Some(running) = self.ports.get_mut(name) else { continue };
+            if running.open().is_some() {
+                continue;
+            }
+            running.state = match ports::open(&running.config, &self.arena, workers) {
+                Ok(port) => {
+                    up.push(name.clone());
+                    PortState::Open(port)
+                }
+                Err(reason) => PortState::Down(reason),
+            };
+        }
+        if !up.is_empty() {
+            self.attach(&up);
+        }
+        up.len()
+    }
+
+    /// Everything is open: from here on nothing fails.
+    fn commit(&mut self, steps: &[Step], wanted: Config, opened: Vec<Opened>) {
+        let gone: Vec<PortName> = steps.iter().filter_map(deleted).map(|port| port.name.clone()).collect();
+        for step in steps {
+            if let Step::DeleteEntry(entry) = step
+                && let Some(key) = self.key(entry)
+            {
+                self.fdb.remove(key);
+            }
+        }
+        self.detach(&gone);
+        for name in &gone {
+            if let Some(running) = self.ports.get(name) {
+                let (index, port) = (running.index, running.config.name.clone());
+                self.fdb.remove_port(index);
+                self.used.insert(index, PortTotals::of(self.crew.counters(), index));
+                let _ = port;
+            }
+        }
+        let mut removed: Vec<Running> = gone.iter().filter_map(|name| self.ports.remove(name)).collect();
+        self.previous = Some(std::mem::replace(&mut self.config, wanted));
+        self.number_bridges();
+        let fresh: Vec<PortName> = opened.iter().map(|opened| opened.config.name.clone()).collect();
+        for Opened { config, port } in opened {
+            let state = match port {
+                Ok(port) => PortState::Open(port),
+                Err(reason) => PortState::Down(reason),
+            };
+            self.put(config, state);
+        }
+        for step in steps {
+            if let Step::ChangePort { from, to } = step {
+                self.change_in_place(from, to);
+            }
+        }
+        self.attach(&fresh);
+        for step in steps {
+            if let Step::AddEntry(entry) = step {
+                self.bind(entry);
+            }
+        }
+        ports::close_all(removed.iter_mut(), Fate::Remove);
+    }
+
+    /// Gives every configured bridge an index, and forgets those of bridges that are gone.
+    fn number_bridges(&mut self) {
+        let configured: HashSet<_> = self.config.bridges.iter().map(|bridge| bridge.name.clone()).collect();
+        let gone: Vec<_> =
+            self.bridges.iter().filter(|(name, _)| !configured.contains(*name)).map(|(name, i)| (name.clone(), *i)).collect();
+        for (name, index) in gone {
+            self.bridges.remove(&name);
+            self.fdb.remove_bridge(index);
+        }
+        for bridge in &self.config.bridges {
+            if !self.bridges.contains_key(&bridge.name) {
+                let taken: HashSet<u16> = self.bridges.values().copied().collect();
+                let free = (0..BRIDGES as u16).find(|index| !taken.contains(index)).unwrap_or(0);
+                self.bridges.insert(bridge.name.clone(), free);
+            }
+        }
+    }
+
+    /// Adds a port to the table, or gives one that is there its new state.
+    fn put(&mut self, config: schema::Port, state: PortState) {
+        if let Some(running) = self.ports.get_mut(&config.name) {
+            self.fdb.remove_port(running.index);
+            (running.config, running.state) = (config, state);
+            return;
+        }
+        let taken: HashSet<u16> = self.ports.values().map(|port| port.index).collect();
+        let index = (0..self.limits.ports as u16).find(|index| !taken.contains(index)).unwrap_or(0);
+        let base = self.used.remove(&index).unwrap_or_default();
+        let name = config.name.clone();
+        self.ports.insert(name, Running { config, index, base, state, queues: Vec::new() });
+    }
+
+    fn change_in_place(&mut self, from: &schema::Port, to: &schema::Port) {
+        let Some(running) = self.ports.get_mut(&to.name) else { return };
+        running.config = to.clone();
+        let index = running.index;
+        if running.open().is_some()
+            && let Err(error) = ports::readdress(from, to)
+        {
+            eprintln!("vswitchd: port \"{}\": {error}", to.name);
+        }
+        if from.vlan != to.vlan {
+            self.fdb.flush(|entry| entry.port == index && entry.kind == Kind::Learned);
+        }
+        if from.workers != to.workers {
+            self.move_to_configured(&to.name);
+        }
+    }
+
+    /// Puts open ports into use: every worker can send to them, all know the configuration, and each rx
+    /// queue is served.
+    pub(super) fn attach(&mut self, names: &[PortName]) {
+        let workers = self.crew.members().len();
+        let mut receiving = Vec::new();
+        for name in names {
+            let Some(running) = self.ports.get_mut(name) else { continue };
+            let PortState::Open(port) = &mut running.state else { continue };
+            for (worker, tx) in ports::outlets(port.take_tx(), workers).into_iter().enumerate() {
+                self.crew.tell(worker, Command::AddOutlet { port: running.index, tx });
+            }
+            receiving.extend(ports::numbered(port.take_rx()).map(|(number, rx)| (name.clone(), number, rx)));
+        }
+        self.publish();
+        for (name, number, rx) in receiving {
+            let worker = self.worker_for(&name, number);
+            let Some(running) = self.ports.get_mut(&name) else { continue };
+            let load = std::sync::Arc::default();
+            let queue = Queue { port: running.index, number, rx, load: std::sync::Arc::clone(&load) };
+            let pinned = !running.config.workers.is_empty();
+            running.queues.push(ports::Served { number, worker, pinned, load, base_cycles: 0 });
+            self.crew.tell(worker, Command::AddQueue(queue));
+        }
+    }
+
+    /// The worker that a new queue goes to: as pinned, else the one with the fewest queues.
+    fn worker_for(&self, name: &PortName, number: u16) -> usize {
+        let workers = self.crew.members().len();
+        let pins = self.ports.get(name).map_or(&[][..], |running| &running.config.workers);
+        if let Some(pin) = pins.get(usize::from(number) % pins.len().max(1)) {
+            return usize::from(*pin) % workers;
+        }
+        let mut counts = vec![0; workers];
+        for served in self.ports.values().flat_map(|port| &port.queues) {
+            counts[served.worker] += 1;
+        }
+        placement::least_loaded(&counts)
+    }
+
+    /// Takes ports out of use: no worker asks them or sends to them any more, and their queues are gone.
+    pub(super) fn detach(&mut self, names: &[PortName]) {
+        let mut indices = Vec::new();
+        for name in names {
+            if let Some(running) = self.ports.get_mut(name) {
+                running.queues.clear();
+                indices.push(running.index);
+            }
+        }
+        if !indices.is_empty() {
+            self.crew.retire(&indices);
+        }
+    }
+
+    fn key(&self, entry: &StaticEntry) -> Option<MacKey> {
+        Some(MacKey {
+            bridge: *self.bridges.get(&entry.bridge)?,
+            vlan: entry.vlan.map_or(0, Into::into),
+            mac: entry.mac.into(),
+        })
+    }
+
+    fn bind(&self, entry: &StaticEntry) {
+        let (Some(key), Some(port)) = (self.key(entry), self.ports.get(&entry.port)) else { return };
+        if self.fdb.add_static(key, port.index).is_err() {
+            // What was learned gives way to what is configured.
+            self.fdb.flush(|entry| entry.kind == Kind::Learned);
+            if let Err(error) = self.fdb.add_static(key, port.index) {
+                eprintln!("vswitchd: fdb entry {}: {error}", entry.mac);
+            }
+        }
+    }
+}
+
+fn limit(object: &str, text: String) -> ApplyError {
+    ApplyError { object: object.into(), cause: Cause::Limit(text) }
+}
+
+fn deleted(step: &Step) -> Option<&schema::Port> {
+    match step {
+        Step::DeletePort { port, .. } => Some(port),
+        _ => None,
+    }
+}
+
+/// Whether `old` has what `new` wants to have: its name, its interface, its device or a file it writes.
+fn in_the_way(old: &schema::Port, new: &schema::Port) -> bool {
+    let interface = |port: &schema::Port| {
+        port.kind.interface().map(|(netns, name)| (netns.map(|netns| netns.path()), name.to_string()))
+    };
+    old.name == new.name || (interface(old).is_some() && interface(old) == interface(new))
+}

@@ -1,0 +1,188 @@
+//! The switch as a whole: workers, ports and tables, run after one desired state.
+//!
+//! What holds everything together on the control side. A change goes through [`apply`](Switch::apply):
+//! planned, opened, handed to the workers, or undone. Control threads lock the state, block on the kernel and
+//! on workers' answers, and never hold what a worker needs; a worker is told things by its mailbox and by a
+//! new [`Snapshot`](crate::snapshot::Snapshot).
+
+mod apply;
+mod compile;
+mod keeper;
+mod placement;
+mod ports;
+mod report;
+mod tracing;
+mod workers;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use control::schema::{self, BridgeName, Config, PortName};
+use hashbrown::HashMap;
+use pmd::clock::{Clock, Monotonic};
+use pmd::{Arena, Fate};
+
+use self::ports::Running;
+use self::workers::Crew;
+pub use self::apply::{ApplyError, Cause};
+use crate::snapshot::Snapshot;
+use crate::tables::fdb::{Fdb, Size};
+use crate::telemetry::counters::PortTotals;
+
+/// Most bridges of one switch.
+const BRIDGES: usize = 4096;
+
+/// What to do with a port that cannot be opened when the switch starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtStart {
+    /// Do not start: the configuration is new, and wrong.
+    Refuse,
+    /// Start with the port down, and go on trying: the configuration was right before.
+    Retry,
+}
+
+/// Why a switch does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The memory for frames.
+    #[error("memory for frames: {0}")]
+    Arena(#[from] pmd::ArenaError),
+    /// A worker.
+    #[error(transparent)]
+    Workers(#[from] workers::WorkerError),
+    /// A port.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
+
+/// A running switch.
+pub struct Switch {
+    state: Mutex<State>,
+    stopping: Arc<AtomicBool>,
+    keeper: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// Everything that the control side knows.
+pub(crate) struct State {
+    /// The desired state.
+    config: Config,
+    /// The one before, for rollback.
+    previous: Option<Config>,
+    ports: BTreeMap<PortName, Running>,
+    /// Bridge indices.
+    bridges: HashMap<BridgeName, u16>,
+    /// Totals of port indices whose port is gone; the next port of the index counts from there.
+    used: HashMap<u16, PortTotals>,
+    crew: Crew,
+    arena: Arena,
+    fdb: Arc<Fdb>,
+    clock: Arc<dyn Clock>,
+    snapshot: Arc<Snapshot>,
+    limits: schema::Limits,
+}
+
+impl Switch {
+    /// Starts the workers and applies `config`. `seed` keys every hash; a random one, except in tests.
+    ///
+    /// # Errors
+    /// No memory, a CPU that is not there, and, with [`AtStart::Refuse`], a port that cannot be opened.
+    pub fn start(config: Config, at_start: AtStart, seed: u64) -> Result<Arc<Switch>, StartError> {
+        let limits = config.limits.clone();
+        let huge = match config.switch.huge_pages {
+            schema::HugePages::Auto => pmd::HugePages::Auto,
+            schema::HugePages::On => pmd::HugePages::On,
+            schema::HugePages::Off => pmd::HugePages::Off,
+        };
+        let arena = Arena::new(limits.frames, huge)?;
+        let cpus = placement::cpus(&config.switch.workers)?;
+        let size = Size {
+            entries: limits.fdb,
+            bridges: BRIDGES,
+            ports: limits.ports as usize,
+            workers: cpus.len(),
+        };
+        let fdb = Arc::new(Fdb::new(size, seed));
+        let clock: Arc<dyn Clock> = Arc::new(Monotonic::default());
+        let (events, reports) = channel();
+        let crew = Crew::start(&cpus, &arena, &fdb, &clock, &limits, events, seed)?;
+        let empty = Config { switch: config.switch.clone(), limits: limits.clone(), ..Config::default() };
+        let state = State {
+            config: empty,
+            previous: None,
+            ports: BTreeMap::new(),
+            bridges: HashMap::new(),
+            used: HashMap::new(),
+            crew,
+            arena,
+            fdb,
+            clock,
+            snapshot: Arc::default(),
+            limits,
+        };
+        let stopping = Arc::new(AtomicBool::new(false));
+        let switch = Arc::new(Switch {
+            state: Mutex::new(state),
+            stopping: stopping.clone(),
+            keeper: Mutex::default(),
+        });
+        switch.lock().apply(config, at_start)?;
+        switch.lock().previous = None;
+        let keeper = keeper::start(Arc::downgrade(&switch), reports, stopping);
+        *switch.keeper.lock().unwrap_or_else(PoisonError::into_inner) = keeper;
+        Ok(switch)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes `config` the desired state, wholly or not at all; says what was done.
+    ///
+    /// # Errors
+    /// What could not be done. The running state is as it was before.
+    pub fn apply(&self, config: Config) -> Result<Vec<String>, ApplyError> {
+        self.lock().apply(config, AtStart::Refuse)
+    }
+
+    /// The desired state.
+    pub fn config(&self) -> Config {
+        self.lock().config.clone()
+    }
+
+    /// The desired state before the last change.
+    pub fn previous(&self) -> Option<Config> {
+        self.lock().previous.clone()
+    }
+
+    /// Ends the switch: containers keep their interfaces, host devices are given back.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        if let Some(keeper) = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = keeper.join();
+        }
+        let mut state = self.lock();
+        let names: Vec<_> = state.ports.keys().cloned().collect();
+        state.detach(&names);
+        state.crew.stop();
+        ports::close_all(state.ports.values_mut(), Fate::Leave);
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl State {
+    fn now_s(&self) -> u32 {
+        (self.clock.now_ns() / Duration::from_secs(1).as_nanos() as u64) as u32
+    }
+
+    fn port(&self, index: u16) -> Option<&Running> {
+        self.ports.values().find(|port| port.index == index)
+    }
+}

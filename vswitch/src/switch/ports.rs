@@ -1,0 +1,225 @@
+//! The ports as the control side has them, and how each type is opened.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use control::schema::{self, PortKind, XdpMode};
+use pmd::netdev::address::Network;
+use pmd::netdev::{Links, Netns, Settings};
+use pmd::{Arena, Fate, Port, RxQueue, TxQueue, afxdp, null, pcap, tap};
+
+use crate::telemetry::counters::PortTotals;
+use crate::worker::mailbox::Retired;
+use crate::worker::outlet::Tx;
+use crate::worker::queue::QueueLoad;
+
+/// A configured port.
+pub struct Running {
+    /// Its part of the desired state.
+    pub config: schema::Port,
+    /// Its index in snapshots, tables and counters.
+    pub index: u16,
+    /// What the index's counters said when the port got it.
+    pub base: PortTotals,
+    /// Open, or why not.
+    pub state: PortState,
+    /// Its rx queues that workers serve.
+    pub queues: Vec<Served>,
+}
+
+/// Whether a port is open.
+pub enum PortState {
+    /// The driver has it.
+    Open(Box<dyn Port>),
+    /// It could not be opened, or failed; the keeper goes on trying.
+    Down(String),
+}
+
+/// An rx queue and who serves it.
+pub struct Served {
+    /// The queue's number within the port.
+    pub number: u16,
+    /// The worker's index.
+    pub worker: usize,
+    /// Pinned by the configuration.
+    pub pinned: bool,
+    /// What it costs.
+    pub load: Arc<QueueLoad>,
+    /// The load when the workers' counters were reset.
+    pub base_cycles: u64,
+}
+
+impl Running {
+    /// The open port.
+    pub fn open(&self) -> Option<&dyn Port> {
+        match &self.state {
+            PortState::Open(port) => Some(port.as_ref()),
+            PortState::Down(_) => None,
+        }
+    }
+
+    /// Closes the driver's port; its queues must be back already.
+    pub fn close(&mut self, fate: Fate, reason: &str) {
+        if let PortState::Open(port) = std::mem::replace(&mut self.state, PortState::Down(reason.into()))
+            && let Err(fault) = port.close(fate)
+        {
+            eprintln!("vswitchd: port \"{}\": {fault}", self.config.name);
+        }
+    }
+}
+
+/// Threads that close devices side by side: deleting one waits for the kernel's RCU, and the waits overlap.
+const CLOSERS: usize = 32;
+
+/// Closes many ports, side by side.
+pub fn close_all<'a>(ports: impl IntoIterator<Item = &'a mut Running>, fate: Fate) {
+    in_parallel(ports.into_iter().collect(), |port| port.close(fate, "closed"));
+}
+
+/// Drops queues, side by side.
+pub fn drop_all(retired: &mut Vec<Retired>) {
+    let all: Vec<Option<Retired>> = retired.drain(..).map(Some).collect();
+    in_parallel(all, drop);
+}
+
+fn in_parallel<T: Send>(mut items: Vec<T>, run: impl Fn(T) + Sync) {
+    if items.len() < 2 {
+        return items.drain(..).for_each(run);
+    }
+    let share = items.len().div_ceil(CLOSERS);
+    std::thread::scope(|scope| {
+        while !items.is_empty() {
+            let rest = items.split_off(share.min(items.len()));
+            let part = std::mem::replace(&mut items, rest);
+            let run = &run;
+            scope.spawn(move || part.into_iter().for_each(run));
+        }
+    });
+}
+
+/// An address that stays the same for this port on this machine: locally administered, by a hash of both.
+fn stable_mac(port: &str) -> [u8; 6] {
+    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    // FNV-1a, 64 bits: spreads well, and secrets are not at stake.
+    let hash = machine
+        .trim()
+        .bytes()
+        .chain(port.bytes())
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let [a, b, c, d, e, _, _, _] = hash.to_be_bytes();
+    [0x02, a, b, c, d, e]
+}
+
+fn settings(port: &schema::Port, endpoint: &schema::Endpoint) -> Settings {
+    let mac = endpoint.mac.map_or_else(|| stable_mac(port.name.as_str()), Into::into);
+    Settings {
+        ifname: endpoint.ifname.to_string(),
+        mac: Some(mac),
+        mtu: endpoint.mtu.into(),
+        addresses: endpoint
+            .addresses
+            .iter()
+            .map(|prefix| Network { ip: prefix.address(), prefix: prefix.length() })
+            .collect(),
+        gateways: endpoint.gateways.iter().copied().collect::<Vec<IpAddr>>(),
+    }
+}
+
+/// Opens a port as its configuration says, with a tx queue for each of `workers` where the type can.
+///
+/// # Errors
+/// What failed, why, and what to do, for people.
+pub fn open(port: &schema::Port, arena: &Arena, workers: usize) -> Result<Box<dyn Port>, String> {
+    let name = port.name.to_string();
+    let netns = |netns: &Option<schema::Netns>| netns.as_ref().map(|netns| netns.path().display().to_string());
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    match &port.kind {
+        PortKind::Tap(tap) => {
+            let config = tap::TapConfig {
+                port: name,
+                netns: netns(&tap.endpoint.netns),
+                settings: settings(port, &tap.endpoint),
+                queues: port.queues,
+            };
+            let open = tap::open(&config).map_err(|error| text(&error))?;
+            Ok(Box::new(tap::TapPort::new(open).map_err(|error| text(&error))?))
+        }
+        PortKind::Pcap(pcap) => {
+            let settings = pcap::Settings {
+                read: pcap.read.clone(),
+                write: pcap.write.clone(),
+                repeat: pcap.repeat,
+            };
+            Ok(Box::new(pcap::open(&settings).map_err(|error| text(&error))?))
+        }
+        PortKind::Null(null) => {
+            let settings = null::Settings {
+                rate: null.rate,
+                size: null.size.into(),
+                mac: stable_mac(&name),
+                tx_queues: workers,
+            };
+            Ok(Box::new(null::open(settings).map_err(|error| text(&error))?))
+        }
+        PortKind::Afxdp(device) => {
+            let mode = match device.mode {
+                XdpMode::Auto => afxdp::Mode::Auto,
+                XdpMode::ZeroCopy => afxdp::Mode::ZeroCopy,
+                XdpMode::Copy => afxdp::Mode::Copy,
+            };
+            let config = afxdp::AfxdpConfig {
+                netns: netns(&device.netns),
+                device: device.device.to_string(),
+                mode,
+                purpose: afxdp::Purpose::Host { exclusive: device.exclusive },
+            };
+            let open = afxdp::open(&config, arena).map_err(|error| text(&error))?;
+            Ok(Box::new(afxdp::AfxdpPort::new(open)))
+        }
+        PortKind::Veth(_) | PortKind::Packet(_) => Err("not built yet".into()),
+    }
+}
+
+/// How the workers of a switch reach a port: each by a queue of its own if there are enough, else by turns
+/// behind locks.
+pub fn outlets(queues: Vec<Box<dyn TxQueue>>, workers: usize) -> Vec<Tx> {
+    if queues.len() >= workers {
+        return queues.into_iter().take(workers).map(Tx::Own).collect();
+    }
+    let shared: Vec<_> = queues.into_iter().map(|queue| Arc::new(std::sync::Mutex::new(queue))).collect();
+    if shared.is_empty() {
+        return Vec::new();
+    }
+    (0..workers).map(|worker| Tx::Shared(shared[worker % shared.len()].clone())).collect()
+}
+
+/// The rx queues of a port, numbered.
+pub fn numbered(queues: Vec<Box<dyn RxQueue>>) -> impl Iterator<Item = (u16, Box<dyn RxQueue>)> {
+    queues.into_iter().enumerate().map(|(number, queue)| (number as u16, queue))
+}
+
+/// Gives the interface of an open port other addresses and gateways.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn readdress(from: &schema::Port, to: &schema::Port) -> Result<(), String> {
+    let (Some(before), Some(after)) = (endpoint(from), endpoint(to)) else { return Ok(()) };
+    if (&before.addresses, &before.gateways) == (&after.addresses, &after.gateways) {
+        return Ok(());
+    }
+    let netns = after.netns.as_ref().map(|netns| netns.path().display().to_string());
+    let change = || {
+        let mut links = Links::open(&Netns::open_or_own(netns.as_deref())?)?;
+        let link = links.get(after.ifname.as_str())?;
+        settings(to, after).apply(&mut links, &link)
+    };
+    change().map(drop).map_err(|error: pmd::netdev::Error| error.to_string())
+}
+
+fn endpoint(port: &schema::Port) -> Option<&schema::Endpoint> {
+    match &port.kind {
+        PortKind::Tap(tap) => Some(&tap.endpoint),
+        PortKind::Veth(veth) => Some(&veth.endpoint),
+        _ => None,
+    }
+}

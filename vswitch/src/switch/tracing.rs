@@ -1,0 +1,167 @@
+//! `trace`: a described frame goes through the production code, and everything is written down.
+//!
+//! The same parse, the same stages, the same execution as a worker's; only that nothing is learned, nothing
+//! is cached, and what would leave is kept.
+
+use control::api::{TraceOutput, TraceStage, Traced, Verdict, encode_hex};
+use pmd::{Batch, Burst, Offload, Prefixes, RxMemory, TxItem};
+
+use crate::flow::headers::{Depth, Link, parse, parse_link};
+use crate::flow::key::FlowKey;
+use crate::pipeline::execute::{Sink, execute, plausible};
+use crate::pipeline::{Learning, Observer, decide, mask};
+use crate::snapshot::Snapshot;
+use crate::tables::fdb::Fdb;
+use crate::telemetry::drops::DropReason;
+
+/// Bytes before a described frame: as much as any driver leaves.
+const HEADROOM: usize = 256;
+
+/// Writes down what the stages say.
+#[derive(Default)]
+struct Recorder {
+    stages: Vec<TraceStage>,
+}
+
+impl Observer for Recorder {
+    fn stage(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce() -> String,
+        decided: impl FnOnce() -> String,
+    ) {
+        self.stages.push(TraceStage { name: name.into(), read: read(), decided: decided() });
+    }
+}
+
+/// Keeps what would leave.
+struct Collector<'a> {
+    snapshot: &'a Snapshot,
+    prefixes: Prefixes,
+    outputs: Vec<(u16, Vec<u8>)>,
+    drops: Vec<(u16, DropReason)>,
+}
+
+impl Sink for Collector<'_> {
+    fn emit(&mut self, batch: &mut Batch<'_>, port: u16, item: TxItem) {
+        let features = self.snapshot.port(port).map(|view| view.features).unwrap_or_default();
+        let items = [item];
+        let burst = Burst::new(batch, &items, &self.prefixes, features);
+        let mut bytes = vec![0; item.total()];
+        let len = burst.copy_to(0, &mut bytes).unwrap_or(0);
+        bytes.truncate(len);
+        self.outputs.push((port, bytes));
+    }
+
+    fn drop(&mut self, port: u16, reason: DropReason) {
+        self.drops.push((port, reason));
+    }
+
+    fn made(&mut self, _port: u16, _frames: u32) {}
+
+    fn prefixes(&mut self, _batch: &mut Batch<'_>, len: usize) -> Option<&mut Prefixes> {
+        if !self.prefixes.has_room(len) {
+            self.prefixes.clear(); // all that was emitted is copied already
+        }
+        Some(&mut self.prefixes)
+    }
+}
+
+/// A trace before ports have names.
+pub struct Trace {
+    /// What the stages said.
+    pub stages: Vec<TraceStage>,
+    /// The masked flow key, if the header could be read.
+    pub key: Option<FlowKey>,
+    /// The mask, as text.
+    pub mask: String,
+    /// What would leave, by port index.
+    pub outputs: Vec<(u16, Vec<u8>)>,
+    /// What would be dropped, and where.
+    pub drops: Vec<(u16, DropReason)>,
+}
+
+/// Sends `frame` in by `port`, in thought.
+pub fn trace(snapshot: &Snapshot, fdb: &Fdb, port: u16, frame: &[u8], offload: Offload) -> Trace {
+    let mut memory = RxMemory::new();
+    let (mut batch, mut scratch) = memory.lend();
+    let bytes = scratch.take(HEADROOM + frame.len());
+    let fits = bytes.len() == HEADROOM + frame.len();
+    let mut recorder = Recorder::default();
+    let mut collector = Collector {
+        snapshot,
+        prefixes: Prefixes::default(),
+        outputs: Vec::new(),
+        drops: Vec::new(),
+    };
+    let (mut key, mut mask_text) = (None, String::new());
+    if !fits {
+        collector.drop(port, DropReason::TooLong);
+    } else {
+        bytes[HEADROOM..].copy_from_slice(frame);
+        batch.push_private(bytes, HEADROOM, offload);
+        match admit(&batch, &mut recorder) {
+            Err(reason) => collector.drop(port, reason),
+            Ok(link) => {
+                if let Some(view) = snapshot.port(port) {
+                    let mask = mask(view);
+                    let headers = parse(batch.head(0), frame.len(), mask.depth());
+                    let headers = headers.or_else(|_| parse(batch.head(0), frame.len(), Depth::L2));
+                    key = headers.ok().map(|headers| FlowKey::new(&headers, port).masked(&mask));
+                    mask_text = format!("{mask:?}");
+                }
+                let decision = decide(snapshot, fdb, port, &link, Learning::Off, &mut recorder);
+                execute(snapshot, &mut batch, 0, port, decision.actions.as_slice(), &mut collector);
+            }
+        }
+    }
+    Trace {
+        stages: recorder.stages,
+        key,
+        mask: mask_text,
+        outputs: collector.outputs,
+        drops: collector.drops,
+    }
+}
+
+fn admit(batch: &Batch<'_>, recorder: &mut Recorder) -> Result<Link, DropReason> {
+    let result = if plausible(batch, 0) {
+        parse_link(batch.head(0)).map_err(DropReason::Malformed)
+    } else {
+        Err(DropReason::BadOffload)
+    };
+    recorder.stage(
+        "parse",
+        || format!("{} bytes", batch.frame_len(0)),
+        || match &result {
+            Ok(_) => crate::notation::describe(batch.head(0)),
+            Err(reason) => format!("drop: {}", reason.name()),
+        },
+    );
+    result
+}
+
+impl Trace {
+    /// The answer of the API, with ports named by `name`.
+    pub fn report(self, cached: bool, name: impl Fn(u16) -> Option<control::schema::PortName>) -> Traced {
+        let reason = if self.outputs.is_empty() { self.drops.first().map(|(_, reason)| *reason) } else { None };
+        let verdict = match (self.outputs.is_empty(), self.drops.is_empty()) {
+            (false, _) => Verdict::Forward,
+            (true, false) => Verdict::Drop,
+            (true, true) => Verdict::Consume,
+        };
+        Traced {
+            stages: self.stages,
+            key: self.key.map(|key| format!("{key:?}")).unwrap_or_default(),
+            mask: self.mask,
+            cached,
+            verdict,
+            reason: reason.map(|reason| reason.name().to_owned()),
+            outputs: self
+                .outputs
+                .into_iter()
+                .filter_map(|(port, bytes)| Some(TraceOutput { port: name(port)?, frame_hex: encode_hex(&bytes) }))
+                .collect(),
+        }
+    }
+}
