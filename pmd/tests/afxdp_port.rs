@@ -12,7 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use lab::{Container, FAR, NEAR, RawEnd, eventually, frame, ip, private_pair};
-use pmd::afxdp::{AfxdpConfig, AfxdpPort, Mode, OpenError, Purpose, keep_tags_in_frames, open};
+use pmd::afxdp::{
+    AfxdpConfig, AfxdpPort, Mode, OpenError, Purpose, keep_tags_in_frames, open, open_host_end,
+};
+use pmd::netdev::Settings;
+use pmd::veth::{self, VethConfig, VethPort};
 use pmd::{
     Arena, BATCH, Burst, Checksum, Fate, Features, HugePages, Offload, Port, Prefixes, RxMemory, RxQueue,
     TxItem, TxQueue, TxReport,
@@ -196,6 +200,44 @@ fn tags_are_kept_in_frames() {
     keep_tags_in_frames(None, FAR).unwrap();
     assert_eq!(offload(), "tx-vlan-offload: off");
     assert!(keep_tags_in_frames(None, "vxnone").unwrap_err().to_string().contains("vxnone"));
+}
+
+/// The host end of a pair that we made talks to nobody but the switch, with the port open and after it.
+#[test]
+fn a_host_end_is_closed_to_the_host() {
+    // SAFETY: no pointers; concerns this thread alone.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+    ip(&["link", "set", "lo", "up"]);
+    ip(&["addr", "add", "10.77.0.254/32", "dev", "lo"]);
+    let container = Container::bare(9);
+    let config = VethConfig {
+        port: format!("{}-closed", container.name),
+        netns: Some(container.name.clone()),
+        settings: Settings { addresses: vec!["10.77.0.9/24".parse().unwrap()], ..Settings::default() },
+    };
+    let ping = || container.run(&["ping", "-c", "2", "-i", "0.05", "-W", "1", "10.77.0.254"]).0;
+    let arena = arena();
+    let pair = veth::open(&config).unwrap();
+    let mut near = AfxdpPort::new(open_host_end(&pair, Mode::Auto, &arena).unwrap());
+    let (mut rx, _tx) = queues(&mut near);
+    assert!(!ping(), "the host answered past the switch");
+    let (mut memory, mut pool) = (RxMemory::new(), arena.pool());
+    let asked = eventually(|| {
+        let batch = rx.receive(&mut memory, &mut pool, BATCH).unwrap();
+        let arp = (0..batch.len()).any(|i| batch.head(i)[12..14] == [0x08, 0x06]);
+        batch.recycle(&mut pool);
+        arp.then_some(())
+    });
+    asked.expect("the container's ARP request reaches the switch");
+    drop((rx, _tx));
+    Box::new(near).close(Fate::Leave).unwrap();
+    assert!(!ping(), "the host answered while the switch was away");
+    // Adopted, and removed in the end.
+    let pair = veth::open(&config).unwrap();
+    assert!(pair.adopted);
+    let port = AfxdpPort::new(open_host_end(&pair, Mode::Auto, &arena).unwrap());
+    Box::new(VethPort::new(pair, Box::new(port))).close(Fate::Remove).unwrap();
+    assert!(!container.run(&["ip", "link"]).1.contains("eth0"));
 }
 
 /// Whatever happens to the device, the queues say so and the frames come home.

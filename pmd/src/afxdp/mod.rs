@@ -24,13 +24,15 @@ pub mod socket;
 mod tx;
 pub mod umem;
 
-pub use open::{AfxdpConfig, OpenAfxdp, OpenError, OpenQueue, Purpose, keep_tags_in_frames, open};
+pub use open::{
+    AfxdpConfig, OpenAfxdp, OpenError, OpenQueue, Purpose, keep_tags_in_frames, open, open_host_end,
+};
 pub use socket::Mode;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::netdev::{Device, Links, Netns};
+use crate::netdev::{Anchor, Device};
 use crate::offload::Features;
 use crate::port::{Fate, Fault, Link, Port, RxQueue, TxQueue};
 use program::{Attachment, SocketMap};
@@ -44,6 +46,8 @@ pub struct AfxdpPort {
     rx: Vec<rx::Rx>,
     tx: Vec<tx::Tx>,
     attachment: Attachment,
+    anchor: Option<Anchor>,
+    raised: bool,
     stripped_tags: bool,
     _sockets: SocketMap,
     _promiscuous: Option<OwnedFd>,
@@ -82,6 +86,8 @@ impl AfxdpPort {
             rx,
             tx,
             attachment: open.attachment,
+            anchor: open.anchor,
+            raised: open.raised,
             stripped_tags: open.stripped_tags,
             _sockets: open.sockets,
             _promiscuous: open.promiscuous,
@@ -116,17 +122,12 @@ impl Port for AfxdpPort {
     }
 
     fn link(&self) -> Link {
-        let look = || {
-            let netns = Netns::open_or_own(self.device.netns.as_deref())?;
-            Links::open(&netns)?.find_index(self.device.index)
-        };
         let name = &self.device.name;
-        match look() {
-            Ok(Some(link)) if link.carrier => Link::up(),
-            Ok(Some(link)) if link.up => Link::down(format!("device {name:?} has no carrier")),
-            Ok(Some(_)) => Link::down(format!("device {name:?} is set down")),
-            Ok(None) => Link::down(format!("device {name:?} was deleted")),
-            Err(error) => Link::down(error.to_string()),
+        match self.device.look(self.anchor.as_ref()) {
+            Ok(link) if !link.up => Link::down(format!("device {name:?} is set down")),
+            Ok(link) if !link.carrier => Link::down(format!("device {name:?} has no carrier")),
+            Ok(_) => Link::up(),
+            Err(reason) => Link::gone(reason),
         }
     }
 
@@ -139,9 +140,10 @@ impl Port for AfxdpPort {
     }
 
     fn close(self: Box<Self>, _fate: Fate) -> Result<(), Fault> {
-        if self.stripped_tags {
-            open::strip_tags_again(&self.device);
+        let detached = self.attachment.detach().map_err(|error| Fault::new(error.to_string()));
+        if self.stripped_tags || self.raised {
+            open::give_back(&self.device, self.stripped_tags, self.raised);
         }
-        self.attachment.detach().map_err(|error| Fault::new(error.to_string()))
+        detached
     }
 }

@@ -17,7 +17,8 @@ use super::socket::{Bound, Mode, OpenSocket, Queue, RingSizes, Rings, SocketErro
 use super::umem::{CHUNK_SIZE, KERNEL_HEADROOM, of_arena};
 use crate::arena::{Arena, FRAME_SIZE, HEADROOM};
 use crate::netdev::link::Change;
-use crate::netdev::{self, Device, Link, Links, Netns};
+use crate::netdev::{self, Anchor, Device, Link, Links, Netns};
+use crate::veth::OpenVeth;
 
 /// Most descriptors that one system call sends in copy mode.
 const KICK_BUDGET: u32 = 256;
@@ -114,6 +115,10 @@ pub struct OpenAfxdp {
     pub local_peer: bool,
     /// The namespace that the device is in.
     pub netns: Arc<OwnedFd>,
+    /// What the namespace's name meant when the device was opened.
+    pub anchor: Option<Anchor>,
+    /// We set the device up; it is set down at the end.
+    pub raised: bool,
     /// The device took VLAN tags out of received frames and was told not to; it shall again when we are done.
     pub stripped_tags: bool,
     /// Keeps the device promiscuous: a bridge wants the frames of all stations.
@@ -132,13 +137,32 @@ pub fn open(config: &AfxdpConfig, arena: &Arena) -> Result<OpenAfxdp, OpenError>
 
 fn open_here(config: &AfxdpConfig, arena: &Arena, mut links: Links) -> Result<OpenAfxdp, OpenError> {
     let link = links.get(&config.device)?;
-    if let Purpose::Host { exclusive: false } = config.purpose {
-        refuse_host_device(&mut links, &link)?;
+    if link.loopback {
+        let why = "the loopback device is the host's own; name an Ethernet device".into();
+        return Err(netdev::Error::Invalid { what: format!("device = {:?}", link.name), why }.into());
     }
-    if !link.up {
+    if let Purpose::Host { exclusive: false } = config.purpose {
+        links.refuse_used(&link)?;
+    }
+    let raised = !link.up;
+    if raised {
         links.change(&link, &[Change::Up(true)])?;
     }
-    let (queues, bound) = open_queues(config, arena, &link)?;
+    open_raised(config, arena, &link, raised).inspect_err(|_| {
+        if raised {
+            // The first error is the one to tell.
+            let _ = links.change(&link, &[Change::Up(false)]);
+        }
+    })
+}
+
+fn open_raised(
+    config: &AfxdpConfig,
+    arena: &Arena,
+    link: &Link,
+    raised: bool,
+) -> Result<OpenAfxdp, OpenError> {
+    let (queues, bound) = open_queues(config, arena, link)?;
     let sockets = SocketMap::new(&link.name, QUEUES_MAX)?;
     for queue in &queues {
         sockets.insert(&link.name, queue.queue.queue, queue.socket.as_fd())?;
@@ -153,23 +177,41 @@ fn open_here(config: &AfxdpConfig, arena: &Arena, mut links: Links) -> Result<Op
         netdev::Error::call("opening the device's network namespace", "open(/proc/thread-self/ns/net)", cause)
     })?;
     let promiscuous = match config.purpose {
-        Purpose::Host { .. } => Some(promiscuous(&link)?),
+        Purpose::Host { .. } => Some(promiscuous(link)?),
         Purpose::Closed => None,
     };
     // Fixed in some drivers; then tagged frames arrive as the driver gives them.
     let strips = matches!(config.purpose, Purpose::Host { .. }) && link.kind != "veth";
     let stripped_tags = strips && switch_offload(&link.name, STRIPS_TAGS, false).unwrap_or(false);
     Ok(OpenAfxdp {
-        device: Device::new(&link, config.netns.as_deref()),
+        device: Device::new(link, config.netns.as_deref()),
         queues,
         sockets,
         attachment,
         local_peer: link.kind == "veth",
         netns: Arc::new(netns),
+        anchor: Anchor::new(config.netns.as_deref())?,
+        raised,
         stripped_tags,
         promiscuous,
         arena: arena.clone(),
     })
+}
+
+/// Opens the host end of a veth pair that we made: closed to the host's stack, with complete frames from the
+/// container's end.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_host_end(pair: &OpenVeth, mode: Mode, arena: &Arena) -> Result<OpenAfxdp, OpenError> {
+    keep_tags_in_frames(pair.container.netns.as_deref(), &pair.container.name)?;
+    let config = AfxdpConfig {
+        netns: pair.host.netns.clone(),
+        device: pair.host.name.clone(),
+        mode,
+        purpose: Purpose::Closed,
+    };
+    open(&config, arena)
 }
 
 /// Has the kernel at the far end of a veth pair write VLAN tags into its frames instead of beside them, where AF_XDP
@@ -189,36 +231,21 @@ pub fn keep_tags_in_frames(netns: Option<&str>, device: &str) -> Result<(), netd
     })
 }
 
-/// Lets the device take VLAN tags out of received frames again. Best effort: it may be gone.
-pub(super) fn strip_tags_again(device: &Device) {
-    let restore = || {
-        Netns::open_or_own(device.netns.as_deref())?.run(|| {
-            let _ = switch_offload(&device.name, STRIPS_TAGS, true);
-            Ok(())
+/// Gives a device of the host back as it was: taking VLAN tags out of received frames, down. Best effort: it may be
+/// gone.
+pub(super) fn give_back(device: &Device, stripped_tags: bool, raised: bool) {
+    let restore = || -> Result<(), netdev::Error> {
+        let netns = Netns::open_or_own(device.netns.as_deref())?;
+        netns.run(|| {
+            let mut links = Links::here(&netns)?;
+            let Some(link) = links.find_index(device.index)? else { return Ok(()) };
+            if stripped_tags {
+                let _ = switch_offload(&link.name, STRIPS_TAGS, true);
+            }
+            if raised { links.change(&link, &[Change::Up(false)]) } else { Ok(()) }
         })
     };
-    let _: Result<(), netdev::Error> = restore();
-}
-
-/// A device that carries the host's own traffic is not taken by accident.
-fn refuse_host_device(links: &mut Links, link: &Link) -> Result<(), OpenError> {
-    let addresses: Vec<String> = links
-        .addresses(link)?
-        .iter()
-        .filter(|address| !address.is_link_local())
-        .map(|address| address.network.to_string())
-        .collect();
-    let reason = if !addresses.is_empty() {
-        format!("has the host's addresses {}", addresses.join(", "))
-    } else if let Some(controller) = link.controller {
-        let name = links.find_index(controller)?.map_or_else(|| format!("#{controller}"), |above| above.name);
-        format!("is a member of {name:?}")
-    } else if link.loopback {
-        "is the loopback device".into()
-    } else {
-        return Ok(());
-    };
-    Err(netdev::Error::HostUses { device: link.name.clone(), netns: links.place().to_owned(), reason }.into())
+    let _ = restore();
 }
 
 /// Opens a socket on every queue. The first registers the arena; the others share its UMEM, and with it its mode.

@@ -66,6 +66,28 @@ impl Device {
     }
 }
 
+impl Links {
+    /// Refuses a device that the host's own traffic goes through.
+    pub(crate) fn refuse_used(&mut self, link: &Link) -> Result<(), Error> {
+        let used = |reason: String, links: &Links| Error::HostUses {
+            device: link.name.clone(),
+            netns: links.place().to_owned(),
+            reason,
+        };
+        // Every device that is up has a link-local address of IPv6; that alone is no use of it.
+        let addresses: Vec<_> = self.addresses(link)?.into_iter().filter(|a| !a.is_link_local()).collect();
+        if !addresses.is_empty() {
+            let list: Vec<_> = addresses.iter().map(|address| address.network.to_string()).collect();
+            return Err(used(format!("has the host's addresses {}", list.join(", ")), self));
+        }
+        if let Some(index) = link.controller {
+            let name = self.find_index(index)?.map_or_else(|| format!("#{index}"), |link| link.name);
+            return Err(used(format!("is a member of the host's {name:?}"), self));
+        }
+        Ok(())
+    }
+}
+
 /// Checks a device name as the kernel would (`dev_valid_name`), before anything is made.
 pub fn check_name(name: &str) -> Result<(), Error> {
     let bad = |why: &str| Err(Error::Invalid { what: format!("device name {name:?}"), why: why.into() });

@@ -58,7 +58,7 @@ pub fn open(config: &PacketConfig) -> Result<OpenPacket, Error> {
         return Err(Error::Invalid { what: format!("device = {:?}", link.name), why });
     }
     if !config.exclusive {
-        refuse_used(&mut links, &link)?;
+        links.refuse_used(&link)?;
     }
     ingress::close(&netns, &[&link.name])?;
     let opened = open_raised(&mut links, &netns, &link, config);
@@ -97,26 +97,6 @@ fn open_raised(
         links.change(link, &[Change::Up(true)])?;
     }
     Ok(OpenPacket { closed: true, raised: !link.up, ..opened })
-}
-
-/// Refuses a device that the host's own traffic goes through.
-fn refuse_used(links: &mut Links, link: &Link) -> Result<(), Error> {
-    let used = |reason: String, links: &Links| Error::HostUses {
-        device: link.name.clone(),
-        netns: links.place().to_owned(),
-        reason,
-    };
-    // Every device that is up has a link-local address of IPv6; that alone is no use of it.
-    let addresses: Vec<_> = links.addresses(link)?.into_iter().filter(|a| !a.is_link_local()).collect();
-    if !addresses.is_empty() {
-        let list: Vec<_> = addresses.iter().map(|address| address.network.to_string()).collect();
-        return Err(used(format!("has the host's addresses {}", list.join(", ")), links));
-    }
-    if let Some(index) = link.controller {
-        let name = links.find_index(index)?.map_or_else(|| format!("#{index}"), |link| link.name);
-        return Err(used(format!("is a member of the host's {name:?}"), links));
-    }
-    Ok(())
 }
 
 /// Makes one socket that is set, bound and in its group, and still drops everything.

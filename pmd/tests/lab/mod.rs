@@ -146,10 +146,7 @@ pub(crate) struct Container {
 impl Container {
     /// Makes number `n` with the address 10.77.0.n/24, fd77::n/64.
     pub(crate) fn new(n: u8, mtu: u32) -> Self {
-        let name = format!("vx{}-{n}", std::process::id());
-        let device = format!("vxc{n}");
-        ip(&["netns", "add", &name]);
-        let container = Container { name, device };
+        let container = Container::bare(n);
         let (mtu, name) = (mtu.to_string(), container.name.as_str());
         ip(&[
             "link",
@@ -173,6 +170,13 @@ impl Container {
         ip(&["-n", name, "addr", "add", &format!("fd77::{n}/64"), "dev", "eth0", "nodad"]);
         ip(&["-n", name, "link", "set", "eth0", "up"]);
         container
+    }
+
+    /// Makes number `n` with nothing in it.
+    pub(crate) fn bare(n: u8) -> Self {
+        let name = format!("vx{}-{n}", std::process::id());
+        ip(&["netns", "add", &name]);
+        Container { name, device: format!("vxc{n}") }
     }
 
     /// Runs `work` on a thread inside.
