@@ -40,7 +40,8 @@ impl Netns {
 
     /// Opens a namespace by its name in `/run/netns`, or by its path when `name` has a slash in it.
     pub fn open(name: &str) -> Result<Self, Error> {
-        if name.is_empty() || name == "." || name == ".." {
+        let relative = name.contains('/') && !name.starts_with('/');
+        if name.is_empty() || name == "." || name == ".." || relative {
             return Err(Error::Invalid {
                 what: format!("netns = {name:?}"),
                 why: "give a name in /run/netns or an absolute path".into(),
@@ -183,7 +184,9 @@ mod tests {
         assert!(text.contains("ip netns add vs-no-such"), "{text}");
         let text = Netns::open("/etc/hostname").unwrap_err().to_string();
         assert!(text.contains("/etc/hostname is not a network namespace"), "{text}");
-        assert!(matches!(Netns::open("..").unwrap_err(), Error::Invalid { .. }));
+        for bad in ["", "..", "../net", "proc/1/ns/net"] {
+            assert!(matches!(Netns::open(bad).unwrap_err(), Error::Invalid { .. }), "{bad:?}");
+        }
     }
 
     #[test]

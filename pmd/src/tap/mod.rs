@@ -12,7 +12,7 @@ mod open;
 mod rx;
 mod tx;
 
-pub use open::{OpenTap, QUEUES_MAX, TapConfig, open, remove, remove_all};
+pub use open::{OpenTap, QUEUES_MAX, TapConfig, open, remove};
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

@@ -10,7 +10,6 @@
 use std::fs::OpenOptions;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::thread;
 
 use crate::netdev::link::{Change, GROUP, NAME_MAX, mark};
 use crate::netdev::{Device, Error, Link, Links, Netns, Settings};
@@ -19,9 +18,6 @@ use crate::virtio::HEADER;
 
 /// The most queues a TAP can have (MAX_TAP_QUEUES of the kernel).
 pub const QUEUES_MAX: u16 = 256;
-
-/// How many devices are deleted at a time: each deletion waits for RCU, and the waits overlap.
-const REMOVERS: usize = 16;
 
 /// What a `tap` port shall be.
 #[derive(Debug, Clone)]
@@ -79,25 +75,6 @@ pub fn remove(port: &str, netns: Option<&str>, ifname: &str) -> Result<(), Error
         Some(link) if link.is_marked(port) => links.delete(&link),
         _ => Ok(()),
     }
-}
-
-/// Deletes many at once, each (port, namespace, device) as [`remove`] does, sixteen at a time: a hundred take a
-/// quarter of a second instead of two. Gives the errors of those that could not be deleted.
-pub fn remove_all(taps: &[(&str, Option<&str>, &str)]) -> Vec<Error> {
-    let share = taps.len().div_ceil(REMOVERS).max(1);
-    thread::scope(|scope| {
-        let removers: Vec<_> = taps
-            .chunks(share)
-            .map(|taps| {
-                scope.spawn(move || {
-                    taps.iter()
-                        .filter_map(|(port, netns, name)| remove(port, *netns, name).err())
-                        .collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        removers.into_iter().flat_map(|remover| remover.join().unwrap_or_default()).collect()
-    })
 }
 
 /// The work inside the namespace.
@@ -315,19 +292,5 @@ mod tests {
         let missing = TapConfig { netns: Some("vs-no-such".into()), ..good };
         assert!(matches!(open(&missing).unwrap_err(), Error::NamespaceMissing { .. }));
         remove("web1", Some("vs-no-such"), "eth0").unwrap();
-    }
-
-    #[test]
-    fn many_are_removed_together() {
-        let sandbox = Sandbox::new(1);
-        let names: Vec<String> = (0..20).map(|i| format!("tap{i}")).collect();
-        for name in &names {
-            let settings = Settings { ifname: name.clone(), ..Settings::default() };
-            open(&TapConfig { settings, ..config(&sandbox, name) }).unwrap();
-        }
-        let list: Vec<_> =
-            names.iter().map(|name| (name.as_str(), Some(sandbox.name(0)), name.as_str())).collect();
-        assert!(remove_all(&list).is_empty());
-        assert!(!sandbox.ip(0, &["link"]).contains("tap"));
     }
 }

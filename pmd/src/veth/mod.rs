@@ -6,7 +6,7 @@
 
 mod open;
 
-pub use open::{OpenVeth, VethConfig, host_name, open, remove, remove_all};
+pub use open::{OpenVeth, VethConfig, host_name, open, remove};
 
 use crate::netdev::Device;
 use crate::offload::Features;
@@ -64,7 +64,8 @@ impl Port for VethPort {
         match fate {
             Fate::Leave => driver,
             // The pair goes even if its driver could not let go of it in order.
-            Fate::Remove => remove(&self.port).map_err(|error| Fault::new(error.to_string())),
+            Fate::Remove => remove(&self.port, self.container.netns.as_deref(), &self.container.name)
+                .map_err(|error| Fault::new(error.to_string())),
         }
     }
 }
@@ -134,7 +135,7 @@ mod tests {
             }
         }
         for i in 0..2 {
-            remove(&format!("v-{}", sandbox.name(i))).unwrap();
+            remove(&format!("v-{}", sandbox.name(i)), Some(sandbox.name(i)), "eth0").unwrap();
         }
     }
 }

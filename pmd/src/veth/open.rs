@@ -5,13 +5,8 @@
 //! by its name and group: a crash in between leaves a pair that the next start takes for its own and makes
 //! anew. Privileged; knows nothing about sockets or frames.
 
-use std::thread;
-
 use crate::netdev::link::{Change, GROUP, VethEnd, mark};
 use crate::netdev::{Device, Error, Link, Links, Netns, Settings, ingress};
-
-/// How many pairs are deleted at a time: each deletion waits for RCU, and the waits overlap.
-const REMOVERS: usize = 16;
 
 /// What a `veth` port shall be.
 #[derive(Debug, Clone)]
@@ -37,10 +32,12 @@ pub struct OpenVeth {
     pub adopted: bool,
 }
 
-/// The name of a port's host end: the same for the same port, always; 15 bytes.
-pub fn host_name(port: &str) -> String {
+/// The name of a port's host end: the same for the same port and place, always; 15 bytes. The place counts, so
+/// that two daemons with ports of the same name do not meet.
+pub fn host_name(port: &str, netns: Option<&str>, ifname: &str) -> String {
     // FNV-1a, 64 bits, of which 52 are kept: short, and no two ports of a host will meet.
-    let hash = port.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+    let words = [port, netns.unwrap_or_default(), ifname].join("\0");
+    let hash = words.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
     format!("vs{:013x}", hash >> 12)
@@ -56,7 +53,7 @@ pub fn open(config: &VethConfig) -> Result<OpenVeth, Error> {
     config.settings.check()?;
     let netns = Netns::open_or_own(config.netns.as_deref())?;
     let mut pair = Pair {
-        name: host_name(&config.port),
+        name: host_name(&config.port, config.netns.as_deref(), &config.settings.ifname),
         config,
         near: Links::open(&Netns::own())?,
         far: Links::open(&netns)?,
@@ -78,10 +75,10 @@ pub fn open(config: &VethConfig) -> Result<OpenVeth, Error> {
     }
 }
 
-/// Deletes the pair of `port`, and opens nothing for anybody: its chain goes after it. A pair that is gone is
-/// fine, and a device without the port's mark is left alone.
-pub fn remove(port: &str) -> Result<(), Error> {
-    let (own, name) = (Netns::own(), host_name(port));
+/// Deletes the pair of `port` whose container end is `ifname` in `netns`; its chain goes after it, so that the
+/// host end is never open. A pair that is gone is fine, and a device without the port's mark is left alone.
+pub fn remove(port: &str, netns: Option<&str>, ifname: &str) -> Result<(), Error> {
+    let (own, name) = (Netns::own(), host_name(port, netns, ifname));
     let mut links = Links::open(&own)?;
     match links.find(&name)? {
         Some(link) if !link.is_marked(port) => return Ok(()),
@@ -89,20 +86,6 @@ pub fn remove(port: &str) -> Result<(), Error> {
         None => {}
     }
     ingress::reopen(&own, &name)
-}
-
-/// Deletes many at once, as [`remove`] does, sixteen at a time. Gives the errors of those that could not be.
-pub fn remove_all(ports: &[&str]) -> Vec<Error> {
-    let share = ports.len().div_ceil(REMOVERS).max(1);
-    thread::scope(|scope| {
-        let removers: Vec<_> = ports
-            .chunks(share)
-            .map(|ports| {
-                scope.spawn(|| ports.iter().filter_map(|port| remove(port).err()).collect::<Vec<_>>())
-            })
-            .collect();
-        removers.into_iter().flat_map(|remover| remover.join().unwrap_or_default()).collect()
-    })
 }
 
 /// A pair on its way to being open.
@@ -207,34 +190,44 @@ mod tests {
     }
 
     /// Removes a port's pair also when the test fails.
-    struct Cleanup(String);
+    struct Cleanup(VethConfig);
 
     impl Drop for Cleanup {
         fn drop(&mut self) {
-            let _ = remove(&self.0);
+            let _ = remove_pair(&self.0);
         }
     }
 
-    fn host_link(port: &str) -> Option<Link> {
-        Links::open(&Netns::own()).unwrap().find(&host_name(port)).unwrap()
+    fn remove_pair(config: &VethConfig) -> Result<(), Error> {
+        remove(&config.port, config.netns.as_deref(), &config.settings.ifname)
+    }
+
+    fn name_of(config: &VethConfig) -> String {
+        host_name(&config.port, config.netns.as_deref(), &config.settings.ifname)
+    }
+
+    fn host_link(config: &VethConfig) -> Option<Link> {
+        Links::open(&Netns::own()).unwrap().find(&name_of(config)).unwrap()
     }
 
     #[test]
     fn names_fit_and_differ() {
-        assert_eq!(host_name("web1").len(), 15);
-        assert_eq!(host_name("web1"), host_name("web1"));
-        assert_ne!(host_name("web1"), host_name("web2"));
+        let name = |port, netns| host_name(port, netns, "eth0");
+        assert_eq!(name("web1", None).len(), 15);
+        assert_eq!(name("web1", Some("a")), name("web1", Some("a")));
+        assert_ne!(name("web1", Some("a")), name("web2", Some("a")));
+        assert_ne!(name("web1", Some("a")), name("web1", Some("b")));
     }
 
     #[test]
     fn a_pair_is_made_closed_and_set_and_adopted_as_it_is() {
         let sandbox = Sandbox::new(1);
         let mut config = config(&sandbox, "web1");
-        let _cleanup = Cleanup(config.port.clone());
+        let _cleanup = Cleanup(config.clone());
         let first = open(&config).unwrap();
         assert!(!first.adopted);
         assert_eq!((first.container.name.as_str(), first.container.mac), ("eth0", [2, 0, 0, 0, 0, 0x12]));
-        let host = host_link(&config.port).unwrap();
+        let host = host_link(&config).unwrap();
         assert!(host.up && host.carrier && host.is_marked(&config.port), "{host:?}");
         let rules =
             std::process::Command::new("nft").args(["list", "ruleset", "netdev"]).output().unwrap().stdout;
@@ -246,9 +239,9 @@ mod tests {
         let second = open(&config).unwrap();
         assert!(second.adopted && second.container.index == first.container.index);
         assert_eq!((second.host.mtu, second.container.mtu), (9000, 9000));
-        remove(&config.port).unwrap();
-        remove(&config.port).unwrap();
-        assert!(host_link(&config.port).is_none());
+        remove_pair(&config).unwrap();
+        remove_pair(&config).unwrap();
+        assert!(host_link(&config).is_none());
         assert!(!sandbox.ip(0, &["link"]).contains("eth0"));
     }
 
@@ -256,24 +249,24 @@ mod tests {
     fn a_pair_that_a_crash_left_half_made_is_made_anew_and_a_strangers_is_refused() {
         let sandbox = Sandbox::new(1);
         let config = config(&sandbox, "half");
-        let (port, name) = (config.port.clone(), host_name(&config.port));
-        let _cleanup = Cleanup(port.clone());
+        let name = name_of(&config);
+        let _cleanup = Cleanup(config.clone());
         let end = |name| VethEnd { name, mac: None, mtu: 1500 };
         let mut own = Links::open(&Netns::own()).unwrap();
         own.create_veth(end(&name), end("eth0"), sandbox.netns(0)).unwrap();
         assert!(!open(&config).unwrap().adopted);
-        let host = host_link(&port).unwrap();
+        let host = host_link(&config).unwrap();
         own.change(&host, &[Change::Alias("somebody's")]).unwrap();
         let text = open(&config).unwrap_err().to_string();
         assert!(text.contains(&name) && text.contains("somebody's"), "{text}");
-        remove(&port).unwrap();
-        assert!(host_link(&port).is_some(), "a stranger's device was removed");
+        remove_pair(&config).unwrap();
+        assert!(host_link(&config).is_some(), "a stranger's device was removed");
         own.delete(&host).unwrap();
 
         sandbox.ip(0, &["link", "add", "eth0", "type", "veth"]);
         let text = open(&config).unwrap_err().to_string();
         assert!(text.contains("\"eth0\"") && text.contains("not ours"), "{text}");
-        assert!(host_link(&port).is_none());
+        assert!(host_link(&config).is_none());
     }
 
     #[test]
@@ -283,9 +276,9 @@ mod tests {
         config.settings.gateways = vec!["172.16.0.1".parse().unwrap()];
         let text = open(&config).unwrap_err().to_string();
         assert!(text.contains("172.16.0.1"), "{text}");
-        assert!(host_link(&config.port).is_none());
+        assert!(host_link(&config).is_none());
         let rules =
             std::process::Command::new("nft").args(["list", "ruleset", "netdev"]).output().unwrap().stdout;
-        assert!(!String::from_utf8_lossy(&rules).contains(&host_name(&config.port)));
+        assert!(!String::from_utf8_lossy(&rules).contains(&name_of(&config)));
     }
 }
