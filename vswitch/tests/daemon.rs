@@ -1,4 +1,5 @@
 //! `vswitchd` as a process: what it prints, how it ends, whom it turns away.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

@@ -2,9 +2,11 @@
 //!
 //! [`mod@diff`] says what has to be done, as a pure function; whoever owns the ports does it. [`state`]
 //! keeps the desired state on disk and decides at start whether it or the file given by `--config` holds.
-//! Neither knows of ports, workers or frames: both speak of [`control::schema::Config`] and nothing else.
+//! [`edit`] changes one object of it. None of them knows ports, workers or frames: they speak of
+//! [`control::schema::Config`] and nothing else.
 
 pub mod diff;
+pub mod edit;
 pub mod state;
 
 pub use diff::{RestartNeeded, Step, diff, patch};
