@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use control::schema::{self, PortKind, XdpMode};
+use control::schema::{self, PortKind, VethDriver, XdpMode};
 use pmd::netdev::address::Network;
 use pmd::netdev::{Links, Netns, Settings};
-use pmd::{Arena, Fate, Port, RxQueue, TxQueue, afxdp, null, pcap, tap};
+use pmd::{Arena, Fate, Port, RxQueue, TxQueue, afxdp, null, packet, pcap, tap, veth};
 
 use crate::telemetry::counters::PortTotals;
 use crate::worker::mailbox::Retired;
@@ -101,11 +101,10 @@ fn in_parallel<T: Send>(mut items: Vec<T>, run: impl Fn(T) + Sync) {
 fn stable_mac(port: &str) -> [u8; 6] {
     let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
     // FNV-1a, 64 bits: spreads well, and secrets are not at stake.
-    let hash = machine
-        .trim()
-        .bytes()
-        .chain(port.bytes())
-        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash =
+        machine.trim().bytes().chain(port.bytes()).fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
     let [a, b, c, d, e, _, _, _] = hash.to_be_bytes();
     [0x02, a, b, c, d, e]
 }
@@ -131,7 +130,8 @@ fn settings(port: &schema::Port, endpoint: &schema::Endpoint) -> Settings {
 /// What failed, why, and what to do, for people.
 pub fn open(port: &schema::Port, arena: &Arena, workers: usize) -> Result<Box<dyn Port>, String> {
     let name = port.name.to_string();
-    let netns = |netns: &Option<schema::Netns>| netns.as_ref().map(|netns| netns.path().display().to_string());
+    let netns =
+        |netns: &Option<schema::Netns>| netns.as_ref().map(|netns| netns.path().display().to_string());
     let text = |error: &dyn std::fmt::Display| error.to_string();
     match &port.kind {
         PortKind::Tap(tap) => {
@@ -145,11 +145,8 @@ pub fn open(port: &schema::Port, arena: &Arena, workers: usize) -> Result<Box<dy
             Ok(Box::new(tap::TapPort::new(open).map_err(|error| text(&error))?))
         }
         PortKind::Pcap(pcap) => {
-            let settings = pcap::Settings {
-                read: pcap.read.clone(),
-                write: pcap.write.clone(),
-                repeat: pcap.repeat,
-            };
+            let settings =
+                pcap::Settings { read: pcap.read.clone(), write: pcap.write.clone(), repeat: pcap.repeat };
             Ok(Box::new(pcap::open(&settings).map_err(|error| text(&error))?))
         }
         PortKind::Null(null) => {
@@ -176,7 +173,56 @@ pub fn open(port: &schema::Port, arena: &Arena, workers: usize) -> Result<Box<dy
             let open = afxdp::open(&config, arena).map_err(|error| text(&error))?;
             Ok(Box::new(afxdp::AfxdpPort::new(open)))
         }
-        PortKind::Veth(_) | PortKind::Packet(_) => Err("not built yet".into()),
+        PortKind::Veth(veth) => {
+            let config = veth::VethConfig {
+                port: name,
+                netns: netns(&veth.endpoint.netns),
+                settings: settings(port, &veth.endpoint),
+            };
+            let pair = veth::open(&config).map_err(|error| text(&error))?;
+            match open_host_end(&pair, veth.driver, port.queues, arena) {
+                Ok(driver) => Ok(Box::new(veth::VethPort::new(pair, driver))),
+                Err(error) => {
+                    if !pair.adopted {
+                        // The first error is the one to tell.
+                        let ifname = &config.settings.ifname;
+                        let _ = veth::remove(&config.port, config.netns.as_deref(), ifname);
+                    }
+                    Err(error)
+                }
+            }
+        }
+        PortKind::Packet(device) => {
+            let config = packet::PacketConfig {
+                device: device.device.to_string(),
+                netns: netns(&device.netns),
+                queues: port.queues,
+                exclusive: device.exclusive,
+            };
+            let open = packet::open(&config).map_err(|error| text(&error))?;
+            Ok(Box::new(packet::PacketPort::new(open).map_err(|error| text(&error))?))
+        }
+    }
+}
+
+/// Opens our end of a veth pair with the driver that the configuration names.
+fn open_host_end(
+    pair: &veth::OpenVeth,
+    driver: VethDriver,
+    queues: u16,
+    arena: &Arena,
+) -> Result<Box<dyn Port>, String> {
+    match driver {
+        VethDriver::Packet => {
+            let open = packet::open_device(&Netns::own(), pair.host.clone(), queues)
+                .map_err(|error| error.to_string())?;
+            Ok(Box::new(packet::PacketPort::new(open).map_err(|error| error.to_string())?))
+        }
+        VethDriver::Afxdp => {
+            let open =
+                afxdp::open_host_end(pair, afxdp::Mode::Auto, arena).map_err(|error| error.to_string())?;
+            Ok(Box::new(afxdp::AfxdpPort::new(open)))
+        }
     }
 }
 
