@@ -60,5 +60,5 @@ pub use batch::{BATCH, Batch, MAX_FRAME, RxMemory};
 pub use gather::{Burst, Prefixes, TxItem};
 pub use offload::{Checksum, Features, Gso, GsoKind, Offload};
 pub use pool::Pool;
-pub use port::{Fate, Fault, Link, Port, RxQueue, Source, TxQueue, TxReport, close_all};
+pub use port::{Fate, Fault, Link, Port, RxQueue, Source, TxQueue, TxReport};
 pub use prefetch::prefetch;

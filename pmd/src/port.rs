@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
-use std::thread;
 
 use crate::batch::{Batch, RxMemory};
 use crate::gather::Burst;
@@ -188,46 +187,4 @@ pub enum Fate {
     Leave,
     /// The port is deleted: what we made is removed.
     Remove,
-}
-
-/// How many ports are closed at a time by [`close_all`].
-const CLOSERS: usize = 16;
-
-/// Closes many ports. Deleting a device or closing a packet socket waits 10 to 20 ms for the kernel's readers
-/// (RCU), and the waits of different ports overlap: a hundred TAPs go in 0.3 s instead of 2 s. Gives the outcomes
-/// in the order of the ports.
-pub fn close_all(ports: Vec<Box<dyn Port>>, fate: Fate) -> Vec<Result<(), Fault>> {
-    let share = ports.len().div_ceil(CLOSERS).max(1);
-    let mut ports = ports.into_iter();
-    let shares =
-        std::iter::from_fn(|| Some(ports.by_ref().take(share).collect::<Vec<_>>()).filter(|s| !s.is_empty()));
-    let close =
-        |ports: Vec<Box<dyn Port>>| ports.into_iter().map(|port| port.close(fate)).collect::<Vec<_>>();
-    thread::scope(|scope| {
-        let closers: Vec<_> = shares.map(|ports| (ports.len(), scope.spawn(move || close(ports)))).collect();
-        let died = || Err(Fault::new("the thread that closed the port died"));
-        closers
-            .into_iter()
-            .flat_map(|(count, closer)| {
-                closer.join().unwrap_or_else(|_| (0..count).map(|_| died()).collect())
-            })
-            .collect()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::arena::{Arena, HugePages};
-    use crate::mem;
-
-    #[test]
-    fn all_ports_are_closed() {
-        let arena = Arena::new(32, HugePages::Off).unwrap();
-        for count in [0, 1, 16, 40] {
-            let port = || Box::new(mem::open(&arena, mem::Settings::default()).0) as Box<dyn Port>;
-            let outcomes = close_all((0..count).map(|_| port()).collect(), Fate::Leave);
-            assert_eq!(outcomes, vec![Ok(()); count]);
-        }
-    }
 }

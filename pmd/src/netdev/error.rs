@@ -13,11 +13,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The named namespace has no file.
-    #[error(
-        "network namespace {name:?} is missing: {} does not exist; create it first (`ip netns add {name}`) \
-         or give the path of one, such as /proc/PID/ns/net",
-        path.display()
-    )]
+    #[error("network namespace {name:?} is missing: {} does not exist; {}", path.display(), remedy(name))]
     NamespaceMissing {
         /// As the configuration names it.
         name: String,
@@ -135,6 +131,16 @@ impl Error {
             Self::Call { cause, .. } => cause.raw_os_error(),
             _ => None,
         }
+    }
+}
+
+/// What to do about a namespace that is not there.
+fn remedy(name: &str) -> String {
+    if name.contains('/') {
+        "does its process still run? give the path of a namespace that is there, or a name in /run/netns"
+            .into()
+    } else {
+        format!("create it first (`ip netns add {name}`) or give the path of one, such as /proc/PID/ns/net")
     }
 }
 

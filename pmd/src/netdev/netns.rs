@@ -48,6 +48,8 @@ impl Netns {
             });
         }
         let path = Self::path(name);
+        // Errors call a namespace what `ip netns` calls it.
+        let name = path.strip_prefix(NAMES).ok().and_then(Path::to_str).unwrap_or(name);
         let file = File::open(&path).map_err(|cause| match cause.kind() {
             io::ErrorKind::NotFound => Error::NamespaceMissing { name: name.into(), path: path.clone() },
             _ => Error::call(format!("opening the network namespace {name:?}"), "open", cause),
@@ -182,6 +184,10 @@ mod tests {
     fn a_missing_namespace_says_what_to_do() {
         let text = Netns::open("vs-no-such").unwrap_err().to_string();
         assert!(text.contains("ip netns add vs-no-such"), "{text}");
+        let text = Netns::open("/run/netns/vs-no-such").unwrap_err().to_string();
+        assert!(text.contains("`ip netns add vs-no-such`"), "{text}");
+        let text = Netns::open("/proc/0/ns/net").unwrap_err().to_string();
+        assert!(text.contains("/proc/0/ns/net does not exist") && !text.contains("ip netns add"), "{text}");
         let text = Netns::open("/etc/hostname").unwrap_err().to_string();
         assert!(text.contains("/etc/hostname is not a network namespace"), "{text}");
         for bad in ["", "..", "../net", "proc/1/ns/net"] {
