@@ -13,6 +13,7 @@ use pmd::clock::Manual;
 use pmd::mem::{End, Settings, open};
 use pmd::{Arena, HugePages, Offload, Port};
 
+use crate::pipeline;
 use crate::snapshot::{BridgeView, PortView, PortVlans, Snapshot};
 use crate::tables::fdb::{Fdb, Size};
 use crate::telemetry::counters::{PortTotals, WorkerCounters};
@@ -122,6 +123,7 @@ impl Lab {
                 mtu: design.wire.mtu,
                 features: design.wire.features,
                 up: true,
+                mask: pipeline::mask(),
             }));
             while snapshot.bridges.len() <= design.bridge as usize {
                 snapshot.bridges.push(Some(BridgeView::default()));

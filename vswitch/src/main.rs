@@ -5,8 +5,6 @@
 //! standard output says so. Messages go to standard error. SIGTERM and SIGINT end it in the reverse order.
 #![forbid(unsafe_code)]
 
-mod placeholder;
-
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -16,12 +14,12 @@ use std::sync::Arc;
 use clap::Parser;
 use control::api::ApiError;
 use control::client::DEFAULT_SOCKET;
-use placeholder::{Options, Switch};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use vswitch::config::state::DEFAULT_STATE_DIR;
 use vswitch::config::{StateError, Store};
+use vswitch::daemon::{Daemon, Options};
 use vswitch::server::{Listener, Patience, SocketError};
 
 /// A virtual switch: joins containers, virtual machines and networks into bridges.
@@ -77,7 +75,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     let start = store.load(arguments.config.as_deref())?;
     start.notes.iter().for_each(|note| log(format_args!("{note}")));
     let listener = Listener::bind(&arguments.socket)?;
-    let switch = Switch::start(Options { start, store, config_file: arguments.config })?;
+    let switch = Daemon::start(Options { start, store, config_file: arguments.config })?;
     let server = listener
         .serve(switch.clone(), Patience::default(), log)
         .map_err(|error| Failure::System("the thread that answers the API", error))?;

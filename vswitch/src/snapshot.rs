@@ -7,6 +7,8 @@
 use control::schema::{VlanId, VlanMode, VlanSet};
 use pmd::Features;
 
+use crate::flow::key::KeyMask;
+
 /// The configuration of all ports and bridges.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -51,6 +53,8 @@ pub struct PortView {
     pub features: Features,
     /// Whether it is open.
     pub up: bool,
+    /// The bits of a flow key that a decision about its frames may depend on.
+    pub mask: KeyMask,
 }
 
 /// A bridge as workers see it.

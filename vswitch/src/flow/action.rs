@@ -27,13 +27,20 @@ pub enum Action {
 }
 
 /// The most actions of one decision.
-const MAX: usize = 3;
+const MAX: usize = 2;
 
 /// What is done with a frame, in order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Actions {
     list: [Action; MAX],
     len: u8,
+}
+
+/// Nothing: the frame ends here, unexplained. No decision has it; it fills places that hold none yet.
+impl Default for Actions {
+    fn default() -> Self {
+        Actions { list: [Action::Flood(0); MAX], len: 0 }
+    }
 }
 
 impl Actions {
@@ -49,7 +56,7 @@ impl Actions {
 
     /// Two actions.
     pub const fn two(first: Action, second: Action) -> Actions {
-        Actions { list: [first, second, second], len: 2 }
+        Actions { list: [first, second], len: 2 }
     }
 
     /// The actions.

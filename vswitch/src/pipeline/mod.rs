@@ -92,10 +92,10 @@ impl Decision {
     }
 }
 
-/// The bits of a flow key that the stages may read for frames from `port`. A plain bridge reads the link
-/// layer only, so its flows are pairs of addresses.
-pub fn mask(_port: &PortView) -> KeyMask {
-    KeyMask::of(&[Field::InPort, Field::EthDst, Field::EthSrc, Field::VlanType, Field::VlanId])
+/// The bits of a flow key that the stages may read. All stages there are read the link layer only, so a
+/// flow is a pair of addresses; a stage that reads more adds its fields for the ports that can reach it.
+pub fn mask() -> KeyMask {
+    KeyMask::of(&Field::BRIDGE)
 }
 
 /// Decides what happens to a frame with header `link` from `in_port`.

@@ -67,14 +67,32 @@ impl State {
     fn check_limits(&self, wanted: &Config) -> Result<(), ApplyError> {
         let most = self.limits.ports as usize;
         if wanted.ports.len() > most {
-            return Err(limit("[limits] ports", format!("{} ports, and {most} are allowed", wanted.ports.len())));
+            return Err(limit(
+                "[limits] ports",
+                format!("{} ports, and {most} are allowed", wanted.ports.len()),
+            ));
         }
         if wanted.bridges.len() > BRIDGES {
-            return Err(limit("bridges", format!("{} bridges, and {BRIDGES} are allowed", wanted.bridges.len())));
+            return Err(limit(
+                "bridges",
+                format!("{} bridges, and {BRIDGES} are allowed", wanted.bridges.len()),
+            ));
+        }
+        let workers = self.crew.members().len();
+        for port in &wanted.ports {
+            if let Some(place) = port.workers.iter().find(|place| usize::from(**place) >= workers) {
+                let cause = format!(
+                    "`workers` names place {place} of `[switch] workers`, which has {workers} (the first is 0)"
+                );
+                return Err(limit(&format!("port \"{}\"", port.name), cause));
+            }
         }
         if wanted.fdb.len() > self.limits.fdb as usize {
             let entries = wanted.fdb.len();
-            return Err(limit("[limits] fdb", format!("{entries} static entries, and {} fit", self.limits.fdb)));
+            return Err(limit(
+                "[limits] fdb",
+                format!("{entries} static entries, and {} fit", self.limits.fdb),
+            ));
         }
         Ok(())
     }
@@ -130,10 +148,9 @@ impl State {
     ) -> Result<(), ApplyError> {
         let port = ports::open(config, &self.arena, self.crew.members().len());
         match (port, at_start) {
-            (Err(cause), AtStart::Refuse) => Err(ApplyError {
-                object: format!("port \"{}\"", config.name),
-                cause: Cause::Open(cause),
-            }),
+            (Err(cause), AtStart::Refuse) => {
+                Err(ApplyError { object: format!("port \"{}\"", config.name), cause: Cause::Open(cause) })
+            }
             (port, _) => {
                 opened.push(Opened { config: config.clone(), port });
                 Ok(())
@@ -230,8 +247,12 @@ impl State {
     /// Gives every configured bridge an index, and forgets those of bridges that are gone.
     fn number_bridges(&mut self) {
         let configured: HashSet<_> = self.config.bridges.iter().map(|bridge| bridge.name.clone()).collect();
-        let gone: Vec<_> =
-            self.bridges.iter().filter(|(name, _)| !configured.contains(*name)).map(|(name, i)| (name.clone(), *i)).collect();
+        let gone: Vec<_> = self
+            .bridges
+            .iter()
+            .filter(|(name, _)| !configured.contains(*name))
+            .map(|(name, i)| (name.clone(), *i))
+            .collect();
         for (name, index) in gone {
             self.bridges.remove(&name);
             self.fdb.remove_bridge(index);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::State;
+use crate::pipeline;
 use crate::snapshot::{BridgeView, PortView, PortVlans, Snapshot};
 
 impl State {
@@ -40,6 +41,7 @@ impl State {
                 mtu,
                 features,
                 up: port.open().is_some(),
+                mask: pipeline::mask(),
             });
             if port.open().is_some()
                 && let Some(Some(bridge)) = snapshot.bridges.get_mut(bridge as usize)

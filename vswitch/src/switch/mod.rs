@@ -25,9 +25,9 @@ use hashbrown::HashMap;
 use pmd::clock::{Clock, Monotonic};
 use pmd::{Arena, Fate};
 
+pub use self::apply::{ApplyError, Cause};
 use self::ports::Running;
 use self::workers::Crew;
-pub use self::apply::{ApplyError, Cause};
 use crate::snapshot::Snapshot;
 use crate::tables::fdb::{Fdb, Size};
 use crate::telemetry::counters::PortTotals;
@@ -98,12 +98,8 @@ impl Switch {
         };
         let arena = Arena::new(limits.frames, huge)?;
         let cpus = placement::cpus(&config.switch.workers)?;
-        let size = Size {
-            entries: limits.fdb,
-            bridges: BRIDGES,
-            ports: limits.ports as usize,
-            workers: cpus.len(),
-        };
+        let size =
+            Size { entries: limits.fdb, bridges: BRIDGES, ports: limits.ports as usize, workers: cpus.len() };
         let fdb = Arc::new(Fdb::new(size, seed));
         let clock: Arc<dyn Clock> = Arc::new(Monotonic::default());
         let (events, reports) = channel();

@@ -81,9 +81,8 @@ pub fn rebalance<K>(queues: &[Placed<K>], workers: usize) -> Vec<usize> {
     for i in movable {
         // Its own worker wins a tie, so that a balanced switch stays as it is.
         let home = queues[i].worker;
-        let best = (0..workers).min_by(|a, b| {
-            load[*a].total_cmp(&load[*b]).then_with(|| (*a != home).cmp(&(*b != home)))
-        });
+        let best = (0..workers)
+            .min_by(|a, b| load[*a].total_cmp(&load[*b]).then_with(|| (*a != home).cmp(&(*b != home))));
         let best = best.unwrap_or(home);
         load[best] += queues[i].load;
         plan[i] = best;

@@ -9,7 +9,7 @@ use pmd::{Batch, Burst, Offload, Prefixes, RxMemory, TxItem};
 use crate::flow::headers::{Depth, Link, parse, parse_link};
 use crate::flow::key::FlowKey;
 use crate::pipeline::execute::{Sink, execute, plausible};
-use crate::pipeline::{Learning, Observer, decide, mask};
+use crate::pipeline::{Learning, Observer, decide};
 use crate::snapshot::Snapshot;
 use crate::tables::fdb::Fdb;
 use crate::telemetry::drops::DropReason;
@@ -24,12 +24,7 @@ struct Recorder {
 }
 
 impl Observer for Recorder {
-    fn stage(
-        &mut self,
-        name: &'static str,
-        read: impl FnOnce() -> String,
-        decided: impl FnOnce() -> String,
-    ) {
+    fn stage(&mut self, name: &'static str, read: impl FnOnce() -> String, decided: impl FnOnce() -> String) {
         self.stages.push(TraceStage { name: name.into(), read: read(), decided: decided() });
     }
 }
@@ -88,12 +83,8 @@ pub fn trace(snapshot: &Snapshot, fdb: &Fdb, port: u16, frame: &[u8], offload: O
     let bytes = scratch.take(HEADROOM + frame.len());
     let fits = bytes.len() == HEADROOM + frame.len();
     let mut recorder = Recorder::default();
-    let mut collector = Collector {
-        snapshot,
-        prefixes: Prefixes::default(),
-        outputs: Vec::new(),
-        drops: Vec::new(),
-    };
+    let mut collector =
+        Collector { snapshot, prefixes: Prefixes::default(), outputs: Vec::new(), drops: Vec::new() };
     let (mut key, mut mask_text) = (None, String::new());
     if !fits {
         collector.drop(port, DropReason::TooLong);
@@ -104,7 +95,7 @@ pub fn trace(snapshot: &Snapshot, fdb: &Fdb, port: u16, frame: &[u8], offload: O
             Err(reason) => collector.drop(port, reason),
             Ok(link) => {
                 if let Some(view) = snapshot.port(port) {
-                    let mask = mask(view);
+                    let mask = view.mask;
                     let headers = parse(batch.head(0), frame.len(), mask.depth());
                     let headers = headers.or_else(|_| parse(batch.head(0), frame.len(), Depth::L2));
                     key = headers.ok().map(|headers| FlowKey::new(&headers, port).masked(&mask));
@@ -144,7 +135,8 @@ fn admit(batch: &Batch<'_>, recorder: &mut Recorder) -> Result<Link, DropReason>
 impl Trace {
     /// The answer of the API, with ports named by `name`.
     pub fn report(self, cached: bool, name: impl Fn(u16) -> Option<control::schema::PortName>) -> Traced {
-        let reason = if self.outputs.is_empty() { self.drops.first().map(|(_, reason)| *reason) } else { None };
+        let reason =
+            if self.outputs.is_empty() { self.drops.first().map(|(_, reason)| *reason) } else { None };
         let verdict = match (self.outputs.is_empty(), self.drops.is_empty()) {
             (false, _) => Verdict::Forward,
             (true, false) => Verdict::Drop,
@@ -160,7 +152,9 @@ impl Trace {
             outputs: self
                 .outputs
                 .into_iter()
-                .filter_map(|(port, bytes)| Some(TraceOutput { port: name(port)?, frame_hex: encode_hex(&bytes) }))
+                .filter_map(|(port, bytes)| {
+                    Some(TraceOutput { port: name(port)?, frame_hex: encode_hex(&bytes) })
+                })
                 .collect(),
         }
     }

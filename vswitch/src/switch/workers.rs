@@ -1,8 +1,8 @@
 //! The crew: the threads that run the workers, and how to talk to all of them.
 
 use std::io;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use control::schema::Limits;
@@ -20,8 +20,10 @@ use crate::worker::{Event, Parts, Worker};
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// The CPU does not exist, or this process may not use it.
-    #[error("`[switch] workers` names CPU {cpu}, and this process may use {allowed:?} only: name one of these, or \
-             widen its CPU set (taskset, CPUAffinity=)")]
+    #[error(
+        "`[switch] workers` names CPU {cpu}, and this process may use {allowed:?} only: name one of these, or \
+             widen its CPU set (taskset, CPUAffinity=)"
+    )]
     Cpu {
         /// The CPU.
         cpu: u16,
@@ -29,7 +31,9 @@ pub enum WorkerError {
         allowed: Vec<usize>,
     },
     /// A thread or a descriptor could not be had.
-    #[error("starting worker {worker}: {error}; raise the limit on threads or open files (ulimit -u, ulimit -n)")]
+    #[error(
+        "starting worker {worker}: {error}; raise the limit on threads or open files (ulimit -u, ulimit -n)"
+    )]
     System {
         /// The worker.
         worker: usize,

@@ -108,9 +108,7 @@ pub struct Load {
     pub sleeping: AtomicBool,
     /// Generation of the snapshot that the worker uses.
     pub generation: Counter,
-    /// Flow-cache hits.
-    pub hits: Counter,
-    /// Flow-cache misses, decided by the pipeline.
+    /// Frames that were decided by the pipeline.
     pub misses: Counter,
 }
 

@@ -9,14 +9,23 @@ use super::flows::Flow;
 use super::outlet::Outlets;
 use super::queue::Queue;
 use crate::flow::action::Actions;
+use crate::flow::cache::{Current, FlowCache, Probes};
 use crate::flow::headers::{Link, parse_link};
-use crate::flow::key::FlowKey;
+use crate::flow::key::{FlowKey, KeyMask};
 use crate::pipeline::execute::{Sink, execute, plausible};
-use crate::pipeline::{Learning, decide};
+use crate::pipeline::{Decision, Learning, decide};
 use crate::snapshot::Snapshot;
-use crate::tables::fdb::{Fdb, Learned};
+use crate::tables::fdb::{Fdb, Learned, Location};
 use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::drops::DropReason;
+
+/// What the flow cache keeps of a decision.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cached {
+    actions: Actions,
+    /// The source's FDB entry.
+    location: Option<Location>,
+}
 
 /// Decides the frames of one worker.
 pub(super) struct Decider {
@@ -25,6 +34,12 @@ pub(super) struct Decider {
     fdb: Arc<Fdb>,
     counters: Arc<WorkerCounters>,
     now_s: u32,
+    /// `None`: every frame goes through the pipeline.
+    cache: Option<FlowCache<Cached>>,
+    probes: Probes,
+    keys: [FlowKey; BATCH],
+    /// The frame of each key.
+    frames: [u8; BATCH],
 }
 
 impl Decider {
@@ -35,6 +50,10 @@ impl Decider {
             fdb: parts.fdb.clone(),
             counters: parts.counters.clone(),
             now_s: 0,
+            cache: (parts.flows > 0).then(|| FlowCache::new(parts.flows as u32, parts.seed)),
+            probes: Probes::default(),
+            keys: [FlowKey::ZERO; BATCH],
+            frames: [0; BATCH],
         }
     }
 
@@ -50,12 +69,29 @@ impl Decider {
         self.snapshot.port(port).map_or(Features::NONE, |view| view.features)
     }
 
-    pub(super) fn is_cached(&self, _key: &FlowKey) -> bool {
-        false
+    fn current(&self) -> Current<'_> {
+        Current { generation: self.snapshot.generation, versions: self.fdb.versions() }
     }
 
+    /// Whether a flow has a decision that stands.
+    pub(super) fn is_cached(&self, key: &FlowKey) -> bool {
+        let Some(view) = self.snapshot.port(key.in_port()) else { return false };
+        self.cache.as_ref().is_some_and(|cache| cache.peek(key, &view.mask, self.current()).is_some())
+    }
+
+    /// Every flow that has a decision that stands.
     pub(super) fn flows(&self) -> Vec<Flow> {
-        Vec::new()
+        let Some(cache) = &self.cache else { return Vec::new() };
+        let current = self.current();
+        let stands = |flow: &crate::flow::cache::Flow<Cached>| {
+            flow.generation == current.generation
+                && flow.witnesses.iter().all(|witness| current.versions.is_current(*witness))
+        };
+        cache
+            .flows(0..cache.capacity())
+            .filter(stands)
+            .map(|flow| Flow { key: flow.key, actions: flow.value.actions })
+            .collect()
     }
 
     /// Receives one batch of `queue` and sees it off. Gives the number of frames.
@@ -67,33 +103,30 @@ impl Decider {
         outlets: &mut Outlets,
     ) -> Result<usize, Fault> {
         let mut batch = queue.rx.receive(memory, pool, BATCH)?;
-        let frames = batch.len();
-        let refused = batch.refused();
-        let received = frames + refused.total() as usize;
+        let received = self.count(queue.port, &batch);
         if received == 0 {
             return Ok(0);
         }
-        let counters = self.counters.port(queue.port);
-        counters.rx_frames.add(received as u64);
-        self.counters.load.held.set(frames as u64);
-        if received > frames {
-            counters.drop(DropReason::BadOffload, refused.bad_offload.into());
-            counters.drop(DropReason::TooLong, refused.too_long.into());
-            counters.drop(DropReason::NoFrame, refused.no_frame.into());
-        }
         let mut sink = outlets.sink(pool);
-        let mut bytes = 0;
-        for i in 0..frames {
-            bytes += batch.frame_len(i) as u64;
-            match self.admit(&batch, i) {
-                Ok(link) => {
-                    let actions = self.decide(queue.port, &link);
-                    execute(&self.snapshot, &mut batch, i, queue.port, actions.as_slice(), &mut sink);
-                }
-                Err(reason) => sink.drop(queue.port, reason),
-            }
+        let keys = self.read(&batch, queue.port, &mut sink);
+        let Some(mask) = self.snapshot.port(queue.port).map(|view| view.mask) else {
+            (0..keys).for_each(|_| sink.drop(queue.port, DropReason::PortGone));
+            batch.recycle(pool);
+            self.counters.load.held.set(0);
+            return Ok(received);
+        };
+        if let Some(cache) = &mut self.cache {
+            cache.probe(&mut self.keys[..keys], &mask, &mut self.probes);
         }
-        self.counters.port(queue.port).rx_bytes.add(bytes);
+        // In order: a frame sees what the frames before it have changed.
+        for at in 0..keys {
+            let frame = self.frames[at] as usize;
+            let actions = match self.recall(at) {
+                Some(actions) => actions,
+                None => self.decide(&batch, frame, at, queue.port, &mask),
+            };
+            execute(&self.snapshot, &mut batch, frame, queue.port, actions.as_slice(), &mut sink);
+        }
         sink.flush(&mut batch);
         batch.recycle(pool);
         queue.rx.release(pool);
@@ -101,21 +134,87 @@ impl Decider {
         Ok(received)
     }
 
-    /// Reads the header of frame `i`, if its metadata can be true.
+    /// Counts what came in.
     #[inline]
-    fn admit(&self, batch: &Batch<'_>, i: usize) -> Result<Link, DropReason> {
-        if !plausible(batch, i) {
-            return Err(DropReason::BadOffload);
+    fn count(&self, port: u16, batch: &Batch<'_>) -> usize {
+        let (frames, refused) = (batch.len(), batch.refused());
+        let received = frames + refused.total() as usize;
+        if received > 0 {
+            let counters = self.counters.port(port);
+            counters.rx_frames.add(received as u64);
+            self.counters.load.held.set(frames as u64);
+            if received > frames {
+                counters.drop(DropReason::BadOffload, refused.bad_offload.into());
+                counters.drop(DropReason::TooLong, refused.too_long.into());
+                counters.drop(DropReason::NoFrame, refused.no_frame.into());
+            }
         }
-        parse_link(batch.head(i)).map_err(DropReason::Malformed)
+        received
     }
 
-    fn decide(&mut self, port: u16, link: &Link) -> Actions {
+    /// Reads all headers and makes a key for each frame that can be decided; gives their number.
+    #[inline]
+    fn read(&mut self, batch: &Batch<'_>, port: u16, sink: &mut impl Sink) -> usize {
+        let (mut keys, mut bytes) = (0, 0);
+        for frame in 0..batch.len() {
+            bytes += batch.frame_len(frame) as u64;
+            match admit(batch, frame) {
+                Ok(link) => {
+                    self.keys[keys].set_link(&link, port);
+                    self.frames[keys] = frame as u8;
+                    keys += 1;
+                }
+                Err(reason) => sink.drop(port, reason),
+            }
+        }
+        self.counters.port(port).rx_bytes.add(bytes);
+        keys
+    }
+
+    /// What was decided before about the flow of the `at`th key.
+    #[inline]
+    fn recall(&mut self, at: usize) -> Option<Actions> {
+        let current = Current { generation: self.snapshot.generation, versions: self.fdb.versions() };
+        let cached = *self.cache.as_mut()?.get(&self.probes, at, &self.keys[at], current)?;
+        if let Some(location) = cached.location {
+            self.fdb.touch(self.worker, location, self.now_s);
+        }
+        Some(cached.actions)
+    }
+
+    /// Runs the pipeline for a frame and keeps what it decides.
+    #[cold]
+    fn decide(&mut self, batch: &Batch<'_>, frame: usize, at: usize, port: u16, mask: &KeyMask) -> Actions {
+        let link = match admit(batch, frame) {
+            Ok(link) => link,
+            Err(reason) => return Actions::drop(reason),
+        };
         let learning = Learning::On { worker: self.worker, now_s: self.now_s };
-        let decision = decide(&self.snapshot, &self.fdb, port, link, learning, &mut ());
+        let decision = decide(&self.snapshot, &self.fdb, port, &link, learning, &mut ());
         if let Some(Learned::LimitTable | Learned::LimitBridge | Learned::LimitPort) = decision.learned {
             self.counters.port(port).learn_refused.add(1);
         }
+        self.counters.load.misses.add(1);
+        if let Some(cache) = &mut self.cache {
+            let Decision { actions, location, source, destination, .. } = decision;
+            let witnesses = [source, destination];
+            cache.insert(
+                &self.keys[at],
+                mask,
+                self.snapshot.generation,
+                witnesses,
+                Cached { actions, location },
+            );
+        }
         decision.actions
     }
+}
+
+/// Reads the link-layer header of a frame whose metadata can be true.
+#[inline]
+fn admit(batch: &Batch<'_>, frame: usize) -> Result<Link, DropReason> {
+    if !plausible(batch, frame) {
+        return Err(DropReason::BadOffload);
+    }
+    parse_link(batch.head(frame)).map_err(DropReason::Malformed)
 }

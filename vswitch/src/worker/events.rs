@@ -94,7 +94,8 @@ impl Events {
     /// Sleeps until something is readable or `timeout_ns` is over.
     pub fn sleep(&mut self, timeout_ns: u64) {
         const SECOND: u64 = 1_000_000_000;
-        let timeout = Timespec { tv_sec: (timeout_ns / SECOND) as i64, tv_nsec: (timeout_ns % SECOND) as i64 };
+        let timeout =
+            Timespec { tv_sec: (timeout_ns / SECOND) as i64, tv_nsec: (timeout_ns % SECOND) as i64 };
         let mut space = [const { MaybeUninit::uninit() }; 1];
         let _ = epoll::wait(self.outer.as_fd(), &mut space, Some(&timeout));
     }

@@ -1,0 +1,345 @@
+//! The daemon: a switch, the state that it comes back to, and the answers of the API.
+//!
+//! Every change goes one way: the new desired state is written beside the valid one, the switch applies
+//! it, and then it becomes the valid one. So a full disk changes nothing, and neither does a port that
+//! cannot be opened. The imperative requests (`port.add`) edit a copy of the desired state and go the same
+//! way.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use control::api::*;
+use control::schema::{BridgeName, Config, PortName};
+
+use crate::config::state::Origin;
+use crate::config::{Start, Store, diff};
+use crate::notation;
+use crate::server::Backend;
+use crate::switch::{ApplyError, AtStart, Cause, StartError, Switch};
+
+/// What a daemon starts with.
+pub struct Options {
+    /// The desired state and where it came from.
+    pub start: Start,
+    /// Where it is kept.
+    pub store: Store,
+    /// The file given at the start.
+    pub config_file: Option<PathBuf>,
+}
+
+/// A running daemon.
+pub struct Daemon {
+    switch: Arc<Switch>,
+    kept: Mutex<Kept>,
+    config_file: Option<PathBuf>,
+    source: ConfigSource,
+    started: Instant,
+}
+
+/// The stored state. Locked during a change, so that changes come one after the other.
+struct Kept {
+    store: Store,
+    origin: Origin,
+}
+
+impl Daemon {
+    /// Starts the switch. New configuration is refused if it cannot be carried out; what ran before comes
+    /// back as far as it can, and the rest is tried again.
+    ///
+    /// # Errors
+    /// Memory, CPUs, ports, or the state directory.
+    pub fn start(options: Options) -> Result<Arc<Daemon>, ApiError> {
+        let Options { start, mut store, config_file } = options;
+        let at_start = match start.source {
+            ConfigSource::File => AtStart::Refuse,
+            ConfigSource::Stored | ConfigSource::Empty => AtStart::Retry,
+        };
+        let mut seed = [0; 8];
+        if rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).is_err() {
+            return Err(ApiError::new(ErrorCode::System, "getrandom: the kernel has no random bytes"));
+        }
+        let switch = Switch::start(start.config.clone(), at_start, u64::from_ne_bytes(seed))?;
+        if start.unsaved {
+            store.save(&start.config, start.origin)?;
+        }
+        Ok(Arc::new(Daemon {
+            switch,
+            kept: Mutex::new(Kept { store, origin: start.origin }),
+            config_file,
+            source: start.source,
+            started: Instant::now(),
+        }))
+    }
+
+    /// Ends the switch; containers keep their interfaces.
+    pub fn stop(&self) {
+        self.switch.stop();
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one way of a change.
+    fn change(&self, kept: &mut Kept, wanted: Config, origin: Origin) -> Result<Applied, ApiError> {
+        let pending = kept.store.prepare(&wanted, origin)?;
+        let steps = self.switch.apply(wanted)?;
+        kept.store.commit(pending)?;
+        kept.origin = origin;
+        Ok(Applied { changed: !steps.is_empty(), steps })
+    }
+
+    fn edit(&self, edit: impl FnOnce(&mut Config) -> Result<(), ApiError>) -> Result<Applied, ApiError> {
+        let mut kept = self.kept();
+        let mut config = self.switch.config();
+        edit(&mut config)?;
+        config.check()?;
+        let origin = kept.origin.after_edit();
+        self.change(&mut kept, config, origin)
+    }
+
+    fn preview(&self, wanted: &Config) -> Result<Applied, ApiError> {
+        let steps = diff(&self.switch.config(), wanted)?;
+        Ok(Applied { changed: !steps.is_empty(), steps: steps.iter().map(ToString::to_string).collect() })
+    }
+
+    fn unknown_port(&self, name: &PortName) -> ApiError {
+        let config = self.switch.config();
+        ApiError::not_found("port", name.as_str(), config.ports.iter().map(|port| port.name.as_str()))
+    }
+
+    fn unknown_bridge(&self, name: &BridgeName) -> ApiError {
+        let config = self.switch.config();
+        ApiError::not_found("bridge", name.as_str(), config.bridges.iter().map(|bridge| bridge.name.as_str()))
+    }
+}
+
+impl From<ApplyError> for ApiError {
+    fn from(error: ApplyError) -> ApiError {
+        let ApplyError { object, cause } = error;
+        let refused = |code, cause: String| {
+            let message = format!("{object}: {cause}");
+            ApiError::new(code, message).object(object.clone()).cause(cause)
+        };
+        match cause {
+            Cause::Restart(needed) => needed.into(),
+            Cause::Open(cause) => refused(ErrorCode::System, cause),
+            Cause::Limit(cause) => refused(ErrorCode::Limit, cause)
+                .fix("raise the limit in the configuration and restart vswitchd"),
+        }
+    }
+}
+
+impl From<StartError> for ApiError {
+    fn from(error: StartError) -> ApiError {
+        match error {
+            StartError::Apply(error) => error.into(),
+            other => ApiError::new(ErrorCode::System, other.to_string()),
+        }
+    }
+}
+
+fn resident_bytes() -> u64 {
+    let pages = |text: String| text.split_whitespace().nth(1)?.parse::<u64>().ok();
+    let pages = std::fs::read_to_string("/proc/self/statm").ok().and_then(pages).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+impl Backend for Daemon {
+    fn status(&self, _: GetStatus) -> Result<Status, ApiError> {
+        let totals = self.switch.totals();
+        let config = self.switch.config();
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_s: self.started.elapsed().as_secs(),
+            config: self.source,
+            config_file: self.config_file.as_ref().map(|file| file.display().to_string()),
+            edited: self.kept().origin.edited,
+            page_size: totals.page_size,
+            frames: totals.frames,
+            frames_free: totals.frames_free,
+            generation: totals.generation,
+            rss_bytes: resident_bytes(),
+            workers: totals.workers,
+            ports: config.ports.len() as u32,
+            bridges: config.bridges.len() as u32,
+            received: totals.received,
+            made: totals.made,
+            sent: totals.sent,
+            dropped: totals.dropped,
+            consumed: totals.consumed,
+            held: totals.held,
+        })
+    }
+
+    fn apply(&self, request: Apply) -> Result<Applied, ApiError> {
+        let wanted = Config::parse(&request.config, &request.file)?;
+        let mut kept = self.kept();
+        if request.dry_run {
+            return self.preview(&wanted);
+        }
+        let origin = kept.origin.after_apply(request.config.as_bytes());
+        self.change(&mut kept, wanted, origin)
+    }
+
+    fn diff(&self, request: Diff) -> Result<Applied, ApiError> {
+        self.preview(&Config::parse(&request.config, &request.file)?)
+    }
+
+    fn export(&self, _: Export) -> Result<Exported, ApiError> {
+        Ok(Exported { config: self.switch.config().to_toml() })
+    }
+
+    fn rollback(&self, request: Rollback) -> Result<Applied, ApiError> {
+        let mut kept = self.kept();
+        let previous = kept.store.previous()?.or_else(|| self.switch.previous());
+        let Some(previous) = previous else {
+            return Err(ApiError::new(ErrorCode::NotFound, "there is no earlier state to go back to")
+                .fix("apply a configuration; from the second change on there is one"));
+        };
+        if request.dry_run {
+            return self.preview(&previous);
+        }
+        let origin = kept.origin.after_edit();
+        self.change(&mut kept, previous, origin)
+    }
+
+    fn port_list(&self, request: PortList) -> Result<Vec<PortRow>, ApiError> {
+        if let Some(bridge) = &request.bridge
+            && self.switch.config().bridge(bridge.as_str()).is_none()
+        {
+            return Err(self.unknown_bridge(bridge));
+        }
+        let mut rows = self.switch.ports();
+        rows.retain(|row| request.bridge.as_ref().is_none_or(|bridge| row.bridge == *bridge));
+        Ok(rows)
+    }
+
+    fn port_show(&self, request: PortShow) -> Result<PortDetail, ApiError> {
+        self.switch.port(&request.name).ok_or_else(|| self.unknown_port(&request.name))
+    }
+
+    fn port_add(&self, request: PortAdd) -> Result<Applied, ApiError> {
+        self.edit(|config| {
+            config.ports.push(request.port);
+            Ok(())
+        })
+    }
+
+    fn port_del(&self, request: PortDel) -> Result<Applied, ApiError> {
+        self.edit(|config| {
+            if config.port(request.name.as_str()).is_none() {
+                return Err(self.unknown_port(&request.name));
+            }
+            config.ports.retain(|port| port.name != request.name);
+            config.fdb.retain(|entry| entry.port != request.name);
+            Ok(())
+        })
+    }
+
+    fn bridge_list(&self, _: BridgeList) -> Result<Vec<BridgeRow>, ApiError> {
+        Ok(self.switch.bridges().into_iter().map(|bridge| bridge.row).collect())
+    }
+
+    fn bridge_show(&self, request: BridgeShow) -> Result<BridgeDetail, ApiError> {
+        let found = self.switch.bridges().into_iter().find(|bridge| bridge.row.name == request.name);
+        found.ok_or_else(|| self.unknown_bridge(&request.name))
+    }
+
+    fn bridge_add(&self, request: BridgeAdd) -> Result<Applied, ApiError> {
+        self.edit(|config| {
+            config.bridges.push(request.bridge);
+            Ok(())
+        })
+    }
+
+    fn bridge_del(&self, request: BridgeDel) -> Result<Applied, ApiError> {
+        self.edit(|config| {
+            if config.bridge(request.name.as_str()).is_none() {
+                return Err(self.unknown_bridge(&request.name));
+            }
+            config.bridges.retain(|bridge| bridge.name != request.name);
+            Ok(())
+        })
+    }
+
+    fn fdb_list(&self, request: FdbList) -> Result<FdbPage, ApiError> {
+        Ok(FdbPage::cut(self.switch.fdb(), &request))
+    }
+
+    fn fdb_add(&self, request: FdbAdd) -> Result<Applied, ApiError> {
+        self.edit(|config| {
+            config.fdb.push(request.entry);
+            Ok(())
+        })
+    }
+
+    fn fdb_del(&self, request: FdbDel) -> Result<Applied, ApiError> {
+        self.edit(|config| {
+            let before = config.fdb.len();
+            let FdbKey { bridge, vlan, mac } = &request.entry;
+            config.fdb.retain(|entry| {
+                (&entry.bridge, entry.vlan.map_or(0, Into::into), &entry.mac) != (bridge, *vlan, mac)
+            });
+            if config.fdb.len() == before {
+                let object = format!("fdb entry {mac} in bridge \"{bridge}\", VLAN {vlan}");
+                return Err(ApiError::new(ErrorCode::NotFound, format!("{object} is not configured"))
+                    .object(object)
+                    .cause("only entries of the configuration are deleted one by one")
+                    .fix("`vswitchctl fdb flush` forgets learned ones"));
+            }
+            Ok(())
+        })
+    }
+
+    fn fdb_flush(&self, request: FdbFlush) -> Result<Flushed, ApiError> {
+        Ok(Flushed { removed: self.switch.flush(&request) })
+    }
+
+    fn flow_list(&self, request: FlowList) -> Result<FlowPage, ApiError> {
+        Ok(self.switch.flows(&request))
+    }
+
+    fn worker_list(&self, _: WorkerList) -> Result<Vec<WorkerRow>, ApiError> {
+        Ok(self.switch.workers())
+    }
+
+    fn worker_reset(&self, _: WorkerReset) -> Result<Nothing, ApiError> {
+        self.switch.reset_workers();
+        Ok(Nothing {})
+    }
+
+    fn worker_rebalance(&self, request: WorkerRebalance) -> Result<Rebalanced, ApiError> {
+        Ok(self.switch.rebalance(request.dry_run))
+    }
+
+    fn drops_list(&self, request: DropsList) -> Result<Vec<DropRow>, ApiError> {
+        if let Some(name) = &request.port
+            && self.switch.config().port(name.as_str()).is_none()
+        {
+            return Err(self.unknown_port(name));
+        }
+        Ok(self.switch.drops(request.port.as_ref()))
+    }
+
+    fn trace(&self, request: Trace) -> Result<Traced, ApiError> {
+        let frame = match (&request.notation, &request.hex) {
+            (Some(text), None) => notation::build(text).map_err(|error| {
+                ApiError::new(ErrorCode::InvalidParams, format!("the frame's description: {error}"))
+                    .object("the described frame")
+                    .fix("layers are eth, vlan, arp, ipv4, ipv6, tcp, udp, icmp, icmpv6, sctp, payload")
+            })?,
+            (None, Some(hex)) => decode_hex(hex).map_err(|error| {
+                ApiError::new(ErrorCode::InvalidParams, format!("the frame's bytes: {error}"))
+            })?,
+            _ => {
+                return Err(ApiError::new(
+                    ErrorCode::InvalidParams,
+                    "exactly one of `notation` and `hex` describes the frame",
+                ));
+            }
+        };
+        self.switch.trace(&request.port, &frame).ok_or_else(|| self.unknown_port(&request.port))
+    }
+}
