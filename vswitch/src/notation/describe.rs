@@ -10,6 +10,9 @@ use super::text::{self, Layer};
 use super::value::{Form, Value};
 use crate::flow::numbers::{ethertype, protocol};
 
+/// How many tags and extension headers are taken apart: more than anybody looks at, and few enough to be quick.
+const MOST_HEADERS: usize = 20;
+
 /// Layers such that [`build`] makes `frame` of them, byte by byte.
 pub(super) fn describe(frame: &[u8]) -> Vec<Layer> {
     let mut layers = take_apart(frame);
@@ -113,7 +116,9 @@ impl Rest<'_> {
         }
         self.take(Kind::Eth, 14);
         let mut ethertype = self.ethertype();
-        while matches!(ethertype, ethertype::VLAN | ethertype::SERVICE_VLAN | 0x9100) && self.bytes.len() >= 4
+        while matches!(ethertype, ethertype::VLAN | ethertype::SERVICE_VLAN | 0x9100)
+            && self.bytes.len() >= 4
+            && self.layers.len() < MOST_HEADERS
         {
             self.take(Kind::Vlan, 4).set("tpid", Value::Number(ethertype.into()));
             ethertype = self.ethertype();
@@ -181,7 +186,7 @@ impl Rest<'_> {
 
     /// The extension header that comes next: its kind, its length, and whether it says that this is a later fragment.
     fn extension(&self, next: u8) -> Option<(Kind, usize, bool)> {
-        if self.bytes.len() < 8 {
+        if self.bytes.len() < 8 || self.layers.len() >= MOST_HEADERS {
             return None;
         }
         let units = usize::from(self.bytes[1]);

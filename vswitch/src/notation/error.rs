@@ -108,6 +108,22 @@ pub enum NotationError {
         /// How long it may be.
         limit: usize,
     },
+    /// A text that is not worth reading.
+    #[error("the text has {length} bytes, more than the {limit} that are read")]
+    TextTooLong {
+        /// How long it is.
+        length: usize,
+        /// How long it may be.
+        limit: usize,
+    },
+    /// More headers than any frame has.
+    #[error("column {column}: a frame has at most {limit} layers")]
+    TooManyLayers {
+        /// Where the first one too many starts.
+        column: usize,
+        /// How many there may be.
+        limit: usize,
+    },
     /// Something among hexadecimal digits that is none.
     #[error("column {column}: expected a pair of hexadecimal digits, found `{found}`")]
     Hex {

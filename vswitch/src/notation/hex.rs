@@ -1,13 +1,18 @@
 //! Bytes written as hexadecimal digits.
 
+use super::build::MAX_FRAME;
 use super::error::NotationError;
+use super::text::MAX_TEXT;
 
 /// Reads a frame from hexadecimal digits as people paste them: with spaces, colons, line breaks, a leading `0x`, or
 /// the offsets (`0x0010:`) that packet dumps put before each line.
 ///
 /// # Errors
-/// [`NotationError::Hex`] at the first thing that is not a pair of digits.
+/// [`NotationError::Hex`] at the first thing that is not a pair of digits; a text or a frame that is too long.
 pub fn from_hex(text: &str) -> Result<Vec<u8>, NotationError> {
+    if text.len() > MAX_TEXT {
+        return Err(NotationError::TextTooLong { length: text.len(), limit: MAX_TEXT });
+    }
     let mut bytes = Vec::new();
     let mut start = 0;
     for line in text.split_inclusive('\n') {
@@ -32,6 +37,9 @@ pub fn from_hex(text: &str) -> Result<Vec<u8>, NotationError> {
         if half.is_some() {
             return Err(NotationError::Hex { column: column(text, start), found: "half a byte".to_owned() });
         }
+    }
+    if bytes.len() > MAX_FRAME {
+        return Err(NotationError::TooLong { length: bytes.len(), limit: MAX_FRAME });
     }
     Ok(bytes)
 }

@@ -144,6 +144,24 @@ fn every_field_of_every_layer_can_be_set_and_is_read_back() {
     }
 }
 
+/// Frames and texts that are made to cost time. What takes long here would take long on the control socket.
+#[test]
+fn endless_chains_end() {
+    let tags = build(&format!("eth(type=vlan) payload(hex={})", "00018100".repeat(16_000))).unwrap();
+    let extensions =
+        build(&format!("eth ipv6(next_header=60) payload(hex={})", "3c00000000000000".repeat(8_000)));
+    for frame in [tags, extensions.unwrap(), build("eth ipv4 tcp payload(len=65000)").unwrap()] {
+        let text = describe(&frame);
+        assert_eq!(build(&text).unwrap(), frame);
+    }
+    assert!(matches!(
+        build(&"eth ".repeat(1_000)),
+        Err(NotationError::TooManyLayers { column: 129, limit: 32 })
+    ));
+    assert!(matches!(build(&" ".repeat(1 << 20)), Err(NotationError::TextTooLong { .. })));
+    assert!(matches!(from_hex(&"0".repeat(1 << 20)), Err(NotationError::TextTooLong { .. })));
+}
+
 /// Bytes that begin like a frame of some kind and go wrong anywhere.
 fn nearly_a_frame() -> impl Strategy<Value = Vec<u8>> {
     let texts = prop_oneof![

@@ -74,8 +74,17 @@ impl Layer {
     }
 }
 
+/// The longest text that is read: the longest frame as hexadecimal digits and separators, with room to spare.
+pub(super) const MAX_TEXT: usize = 256 * 1024;
+
+/// The most layers of a frame. Building takes time that grows with layers times bytes, and text comes from clients.
+pub(super) const MAX_LAYERS: usize = 32;
+
 /// Reads `text` into layers.
 pub(super) fn read(text: &str) -> Result<Vec<Layer>, NotationError> {
+    if text.len() > MAX_TEXT {
+        return Err(NotationError::TextTooLong { length: text.len(), limit: MAX_TEXT });
+    }
     let mut reader = Reader { text, at: 0 };
     let mut layers = Vec::new();
     loop {
@@ -83,7 +92,11 @@ pub(super) fn read(text: &str) -> Result<Vec<Layer>, NotationError> {
         if reader.peek().is_none() {
             break;
         }
-        layers.push(reader.layer()?);
+        let layer = reader.layer()?;
+        if layers.len() == MAX_LAYERS {
+            return Err(NotationError::TooManyLayers { column: layer.column, limit: MAX_LAYERS });
+        }
+        layers.push(layer);
     }
     if layers.is_empty() { Err(NotationError::Empty) } else { Ok(layers) }
 }
