@@ -21,7 +21,6 @@ use crate::port::{Fault, RxQueue, Source};
 const REFILL: u32 = 32;
 
 pub(super) struct Rx {
-    shared: Arc<Shared>,
     rx: Consumer<Descriptor>,
     fill: Producer<u64>,
     /// In the fill ring, in the driver, or in the rx ring.
@@ -29,6 +28,8 @@ pub(super) struct Rx {
     /// The other end is a kernel on this machine, which leaves checksums to us.
     local_peer: bool,
     gone: bool,
+    /// After the rings: a mapped ring keeps the socket open, and the last one to let go of it waits for its end.
+    shared: Arc<Shared>,
 }
 
 impl Rx {

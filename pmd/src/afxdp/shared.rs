@@ -1,7 +1,8 @@
 //! What the rx and the tx queue of one AF_XDP socket share: the socket, and the frames to bring home after it.
 //!
 //! The two queues may belong to different workers and end at different times. The socket is closed with the last of
-//! them, and only then do the frames that the kernel still held go back to the arena: until then it may write them.
+//! them, and with their rings, since a mapping keeps a socket open; only then do the frames that the kernel still
+//! held go back to the arena, as until then it may write them.
 //! In copy mode the kernel is done when `close` returns. A zero-copy driver lets go of its queue a little later, in
 //! the background, so there we wait until the queue can be bound again; if that takes too long, the frames are
 //! left out of circulation, which costs memory and breaks nothing.

@@ -21,7 +21,7 @@ use super::ring::{Consumer, Descriptor, Producer, RingKind};
 use super::umem::Umem;
 
 /// How long a queue may stay taken after its socket was closed.
-const RELEASE_PATIENCE: Duration = Duration::from_millis(400);
+const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Slots of each ring; powers of two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -476,9 +476,9 @@ pub fn has_error(socket: BorrowedFd<'_>) -> bool {
 }
 
 /// Waits until the kernel is done with a queue whose socket was closed: until it could be bound again, or its
-/// device is gone. False if that takes longer than a second.
+/// device is gone. False if that takes longer than five seconds; an emulated device may need most of one.
 pub(super) fn wait_for_release(queue: &Queue) -> bool {
-    let give_up = Instant::now() + Duration::from_secs(1);
+    let give_up = Instant::now() + Duration::from_secs(5);
     loop {
         match probe(queue) {
             Err(SocketError::QueueBusy { .. }) if Instant::now() < give_up => {

@@ -33,7 +33,6 @@ const MAX_PARTS: usize = 18;
 const MIN_FRAME: usize = 14;
 
 pub(super) struct Tx {
-    shared: Arc<Shared>,
     tx: Producer<Descriptor>,
     completion: Consumer<u64>,
     /// In the tx ring, on the way, or in the completion ring.
@@ -45,6 +44,8 @@ pub(super) struct Tx {
     /// The last kick failed: the device is down or gone.
     down: bool,
     chain: Vec<Buffer>,
+    /// After the rings: a mapped ring keeps the socket open, and the last one to let go of it waits for its end.
+    shared: Arc<Shared>,
 }
 
 impl Tx {
