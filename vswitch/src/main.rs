@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
 
 use clap::Parser;
 use control::api::ApiError;
@@ -69,7 +70,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
     // From here on a signal waits until everything is up and then ends it in order.
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| Failure::System("sigaction", error))?;
+    let end = await_end()?;
     raise_descriptor_limit();
     let mut store = Store::open(&arguments.state_dir)?;
     let start = store.load(arguments.config.as_deref())?;
@@ -80,8 +81,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         .serve(switch.clone(), Patience::default(), log)
         .map_err(|error| Failure::System("the thread that answers the API", error))?;
     say_ready(&arguments.socket);
-    signals.forever().next();
-    end_at_once_when_asked_again(signals);
+    // The other end is dropped by nobody but a thread that is gone, which is an end as well.
+    let _ = end.recv();
     server.stop();
     switch.stop();
     // All others are gone: with this one the state directory and the devices are free.
@@ -111,14 +112,21 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// The second signal does not wait for an end in order.
-fn end_at_once_when_asked_again(mut signals: Signals) {
-    let waiter = move || {
-        if signals.forever().next().is_some() {
-            log(format_args!("asked again to end: ending at once"));
-            std::process::exit(1);
+/// Gives a receiver that hears of the first signal to end; the second ends the process on the spot.
+fn await_end() -> Result<Receiver<()>, Failure> {
+    let system = |call| move |error| Failure::System(call, error);
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(system("sigaction"))?;
+    let (sender, receiver) = mpsc::channel();
+    let wait = move || {
+        for (count, _) in signals.forever().enumerate() {
+            if count > 0 {
+                log(format_args!("asked again to end: ending at once"));
+                std::process::exit(1);
+            }
+            // Nobody hears it if the start has failed meanwhile.
+            let _ = sender.send(());
         }
     };
-    // Without the thread only the orderly end is left.
-    let _ = std::thread::Builder::new().name("signals".to_owned()).spawn(waiter);
+    std::thread::Builder::new().name("signals".to_owned()).spawn(wait).map_err(system("thread"))?;
+    Ok(receiver)
 }

@@ -124,16 +124,18 @@ pub fn diff(current: &Config, wanted: &Config) -> Result<Vec<Step>, RestartNeede
     let mut steps = Vec::new();
     steps.extend(lost(&current.fdb, &wanted.fdb, &ports.unsettled).map(Step::DeleteEntry));
     steps.extend(ports.deletions);
+    let old: HashMap<_, _> = current.bridges.iter().map(|bridge| (&bridge.name, bridge)).collect();
+    let new: HashSet<_> = wanted.bridges.iter().map(|bridge| &bridge.name).collect();
     for to in &wanted.bridges {
-        match current.bridge(to.name.as_str()) {
+        match old.get(&to.name) {
             None => steps.push(Step::AddBridge(to.clone())),
-            Some(from) if from == to => {}
-            Some(from) => steps.push(Step::ChangeBridge { from: from.clone(), to: to.clone() }),
+            Some(from) if *from == to => {}
+            Some(from) => steps.push(Step::ChangeBridge { from: Bridge::clone(from), to: to.clone() }),
         }
     }
     steps.extend(ports.changes);
     steps.extend(ports.additions);
-    let left = current.bridges.iter().filter(|bridge| wanted.bridge(bridge.name.as_str()).is_none());
+    let left = current.bridges.iter().filter(|bridge| !new.contains(&bridge.name));
     steps.extend(left.cloned().map(Step::DeleteBridge));
     steps.extend(lost(&wanted.fdb, &current.fdb, &ports.unsettled).map(Step::AddEntry));
     Ok(steps)
