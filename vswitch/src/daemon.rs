@@ -13,7 +13,7 @@ use control::api::*;
 use control::schema::{BridgeName, Config, PortName};
 
 use crate::config::state::Origin;
-use crate::config::{Start, Store, diff};
+use crate::config::{Start, Store, diff, edit};
 use crate::notation;
 use crate::server::Backend;
 use crate::switch::{ApplyError, AtStart, Cause, StartError, Switch};
@@ -83,6 +83,10 @@ impl Daemon {
 
     /// The one way of a change.
     fn change(&self, kept: &mut Kept, wanted: Config, origin: Origin) -> Result<Applied, ApiError> {
+        if wanted == self.switch.config() && origin == kept.origin {
+            // Nothing for the disk either, whose `fsync` takes longer than all the rest.
+            return Ok(Applied { changed: false, steps: Vec::new() });
+        }
         let pending = kept.store.prepare(&wanted, origin)?;
         let steps = self.switch.apply(wanted)?;
         kept.store.commit(pending)?;
@@ -90,13 +94,11 @@ impl Daemon {
         Ok(Applied { changed: !steps.is_empty(), steps })
     }
 
-    fn edit(&self, edit: impl FnOnce(&mut Config) -> Result<(), ApiError>) -> Result<Applied, ApiError> {
+    fn edit(&self, edit: impl FnOnce(&Config) -> Result<Config, ApiError>) -> Result<Applied, ApiError> {
         let mut kept = self.kept();
-        let mut config = self.switch.config();
-        edit(&mut config)?;
-        config.check()?;
+        let wanted = edit(&self.switch.config())?;
         let origin = kept.origin.after_edit();
-        self.change(&mut kept, config, origin)
+        self.change(&mut kept, wanted, origin)
     }
 
     fn preview(&self, wanted: &Config) -> Result<Applied, ApiError> {
@@ -221,21 +223,11 @@ impl Backend for Daemon {
     }
 
     fn port_add(&self, request: PortAdd) -> Result<Applied, ApiError> {
-        self.edit(|config| {
-            config.ports.push(request.port);
-            Ok(())
-        })
+        self.edit(|config| edit::add_port(config, request.port))
     }
 
     fn port_del(&self, request: PortDel) -> Result<Applied, ApiError> {
-        self.edit(|config| {
-            if config.port(request.name.as_str()).is_none() {
-                return Err(self.unknown_port(&request.name));
-            }
-            config.ports.retain(|port| port.name != request.name);
-            config.fdb.retain(|entry| entry.port != request.name);
-            Ok(())
-        })
+        self.edit(|config| edit::delete_port(config, &request.name))
     }
 
     fn bridge_list(&self, _: BridgeList) -> Result<Vec<BridgeRow>, ApiError> {
@@ -248,20 +240,11 @@ impl Backend for Daemon {
     }
 
     fn bridge_add(&self, request: BridgeAdd) -> Result<Applied, ApiError> {
-        self.edit(|config| {
-            config.bridges.push(request.bridge);
-            Ok(())
-        })
+        self.edit(|config| edit::add_bridge(config, request.bridge))
     }
 
     fn bridge_del(&self, request: BridgeDel) -> Result<Applied, ApiError> {
-        self.edit(|config| {
-            if config.bridge(request.name.as_str()).is_none() {
-                return Err(self.unknown_bridge(&request.name));
-            }
-            config.bridges.retain(|bridge| bridge.name != request.name);
-            Ok(())
-        })
+        self.edit(|config| edit::delete_bridge(config, &request.name))
     }
 
     fn fdb_list(&self, request: FdbList) -> Result<FdbPage, ApiError> {
@@ -269,28 +252,11 @@ impl Backend for Daemon {
     }
 
     fn fdb_add(&self, request: FdbAdd) -> Result<Applied, ApiError> {
-        self.edit(|config| {
-            config.fdb.push(request.entry);
-            Ok(())
-        })
+        self.edit(|config| edit::add_entry(config, request.entry))
     }
 
     fn fdb_del(&self, request: FdbDel) -> Result<Applied, ApiError> {
-        self.edit(|config| {
-            let before = config.fdb.len();
-            let FdbKey { bridge, vlan, mac } = &request.entry;
-            config.fdb.retain(|entry| {
-                (&entry.bridge, entry.vlan.map_or(0, Into::into), &entry.mac) != (bridge, *vlan, mac)
-            });
-            if config.fdb.len() == before {
-                let object = format!("fdb entry {mac} in bridge \"{bridge}\", VLAN {vlan}");
-                return Err(ApiError::new(ErrorCode::NotFound, format!("{object} is not configured"))
-                    .object(object)
-                    .cause("only entries of the configuration are deleted one by one")
-                    .fix("`vswitchctl fdb flush` forgets learned ones"));
-            }
-            Ok(())
-        })
+        self.edit(|config| edit::delete_entry(config, &request.entry))
     }
 
     fn fdb_flush(&self, request: FdbFlush) -> Result<Flushed, ApiError> {

@@ -4,16 +4,14 @@ use control::api::*;
 
 macro_rules! backend {
     ($($(#[$doc:meta])* $method:ident($call:ident) -> $response:ty;)*) => {
-        /// Carries requests out. A request that an implementation leaves out is refused as unknown. Called from many threads at a time; each call may block its client only.
+        /// Carries requests out. Called from many threads at a time; each call may block its client only.
         pub trait Backend: Send + Sync {
             $(
                 $(#[$doc])*
                 ///
                 /// # Errors
                 /// Why it was refused: object, cause and what to do.
-                fn $method(&self, request: $call) -> Result<$response, ApiError> {
-                    Err(missing(Call::from(request).name()))
-                }
+                fn $method(&self, request: $call) -> Result<$response, ApiError>;
             )*
         }
 
@@ -24,10 +22,6 @@ macro_rules! backend {
             }
         }
     };
-}
-
-fn missing(name: &str) -> ApiError {
-    ApiError::new(ErrorCode::UnknownMethod, format!("this switch cannot do `{name}`"))
 }
 
 backend! {
