@@ -34,6 +34,7 @@ impl Default for Settings {
 /// An open `null` port.
 pub struct NullPort {
     rx: Option<Rx>,
+    mode: &'static str,
     mac: [u8; 6],
     tx_queues: usize,
 }
@@ -51,7 +52,8 @@ pub fn open(settings: Settings) -> io::Result<NullPort> {
         0 => None,
         _ => Some(Rx::new(Timer::new()?, rate, size, mac)),
     };
-    Ok(NullPort { rx, mac, tx_queues })
+    let mode = if rx.is_some() { "source and sink" } else { "sink" };
+    Ok(NullPort { rx, mode, mac, tx_queues })
 }
 
 impl Port for NullPort {
@@ -60,7 +62,7 @@ impl Port for NullPort {
     }
 
     fn mode(&self) -> &str {
-        if self.rx.is_some() { "source and sink" } else { "sink" }
+        self.mode
     }
 
     fn mac(&self) -> Option<[u8; 6]> {
@@ -113,6 +115,7 @@ mod tests {
         let mut port = open(settings).unwrap();
         let mut rx = port.take_rx().pop().unwrap();
         assert!(port.take_rx().is_empty());
+        assert_eq!(port.mode(), "source and sink");
         let mut made = 0u64;
         while made < 2000 {
             assert!(began.elapsed() < Duration::from_secs(10), "only {made} frames");
