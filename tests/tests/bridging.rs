@@ -1,0 +1,169 @@
+//! Frames over real ports: VLANs, floods, and every frame accounted for.
+
+use std::time::Duration;
+
+use vswitch_tests::lab::{assert_conserved, await_up};
+use vswitch_tests::namespace::run;
+use vswitch_tests::probe::frames::Sent;
+use vswitch_tests::traffic::{assert_exchange, await_ping, pings, probe, probe_service};
+use vswitch_tests::wait::SOON;
+use vswitch_tests::{Attachment, Container, Lab, binaries, wait_until};
+
+/// The EtherType of the frames that these tests make (IEEE 802 local experimental 1): no kernel sends it by itself.
+const ETHERTYPE: &str = "88b5";
+
+/// A 60-byte frame in hexadecimal digits, with a VLAN tag when one is given.
+fn frame(destination: &str, source: &str, vlan: Option<u16>) -> String {
+    let tag = vlan.map(|vlan| format!("8100{vlan:04x}")).unwrap_or_default();
+    format!("{:0<120}", format!("{destination}{source}{tag}{ETHERTYPE}"))
+}
+
+fn send(from: &Container, frame: &str, count: u32) {
+    run(from.namespace.command(binaries::binary("netprobe")).args([
+        "frame-send",
+        "eth0",
+        frame,
+        &count.to_string(),
+    ]));
+}
+
+/// Runs `traffic` and returns how many of our frames then arrive at each of `ends`.
+fn arrivals(ends: &[&Container], traffic: impl FnOnce()) -> Vec<usize> {
+    let watch = |end: &&Container| probe_service(&end.namespace, &["frame-watch", "eth0", ETHERTYPE, "700"]);
+    let watches: Vec<_> = ends.iter().map(watch).collect();
+    traffic();
+    watches.into_iter().map(|watch| watch.finish(SOON).lines().count()).collect()
+}
+
+#[test]
+fn floods_reach_everybody_once_and_learned_frames_one_only() {
+    let lab = Lab::new("floods");
+    let containers = Attachment::ALL.map(|kind| lab.container(kind.name(), kind, 1500));
+    let mut daemon = lab.start(&Lab::configuration("[0, 1]", &containers.each_ref()));
+    let ctl = daemon.ctl();
+    await_up(&ctl, &containers.each_ref().map(|container| container.name.as_str()));
+    let [first, rest @ ..] = containers.each_ref();
+    let station = "020000000011";
+    for (destination, what) in
+        [("ffffffffffff", "broadcast"), ("01005e000001", "multicast"), ("020000000099", "unknown")]
+    {
+        let seen = arrivals(&rest, || send(first, &frame(destination, station, None), 20));
+        assert_eq!(seen, [20, 20, 20], "{what} frames");
+    }
+    wait_until("the station is learned", SOON, || {
+        ctl.rows(&["fdb", "list"])
+            .iter()
+            .any(|row| row["mac"] == "02:00:00:00:00:11" && row["port"] == first.name.as_str())
+    });
+    let all = containers.each_ref();
+    let seen = arrivals(&all, || send(rest[0], &frame(station, "020000000012", None), 20));
+    assert_eq!(seen, [20, 0, 0, 0], "frames to a learned station");
+    assert_conserved(&ctl);
+    daemon.stop();
+}
+
+#[test]
+fn vlans_keep_apart_what_is_apart_and_a_trunk_carries_them_tagged() {
+    let lab = Lab::new("vlans");
+    let names = ["trunk", "ten", "tenner", "twenty"];
+    let kinds = [Attachment::Tap, Attachment::VethPacket, Attachment::VethAfxdp, Attachment::Tap];
+    let made: Vec<_> = names.iter().zip(kinds).map(|(name, kind)| lab.container(name, kind, 1500)).collect();
+    let [trunk, ten, tenner, twenty] = &made[..] else { panic!("four containers were made") };
+    let ports = [
+        trunk.port("trunk = [10, \"20-29\"]"),
+        ten.port("vlan = 10"),
+        tenner.port("vlan = 10"),
+        twenty.port("vlan = 20"),
+    ];
+    let mut daemon = lab.start(&format!("{}{}", Lab::configuration("[1]", &[]), ports.concat()));
+    for vlan in [10, 20, 30] {
+        trunk.namespace.ip(&format!("link add link eth0 name eth0.{vlan} type vlan id {vlan}"));
+        trunk.namespace.ip(&format!("link set eth0.{vlan} up"));
+    }
+    trunk.namespace.ip("address flush dev eth0");
+    trunk.namespace.ip("address add 10.9.0.110/24 dev eth0.10");
+    let tagged = "10.9.0.110".parse().expect("an address");
+    await_ping(&ten.namespace, tagged);
+    await_ping(&tenner.namespace, tagged);
+    await_ping(&ten.namespace, tenner.v4);
+    assert!(!pings(&twenty.namespace, tagged), "VLAN 20 reached VLAN 10");
+    assert!(!pings(&ten.namespace, twenty.v4), "VLAN 10 reached VLAN 20");
+    for container in [ten, tenner] {
+        assert_exchange(&container.namespace, &trunk.namespace, tagged, 9, 5_000_000);
+    }
+    let ctl = daemon.ctl();
+    let drops = || ctl.port("trunk").and_then(|port| port["drops"].as_u64()).unwrap_or(0);
+    let before = drops();
+    let seen = arrivals(&[ten, tenner, twenty], || {
+        send(trunk, &frame("ffffffffffff", "020000000031", Some(30)), 20)
+    });
+    assert_eq!(seen, [0, 0, 0], "a VLAN that the trunk does not carry got through");
+    assert!(drops() >= before + 20, "frames of a VLAN that is not carried should be counted as drops");
+    assert_conserved(&ctl);
+    daemon.stop();
+}
+
+#[test]
+fn random_traffic_of_many_stations_is_conserved() {
+    for workers in ["[1]", "[0, 1]", "[0, 0, 1, 1]"] {
+        let lab = Lab::new("conserved");
+        let containers = Attachment::ALL.map(|kind| lab.container(kind.name(), kind, 1500));
+        let mut daemon = lab.start(&Lab::configuration(workers, &containers.each_ref()));
+        let ctl = daemon.ctl();
+        await_up(&ctl, &containers.each_ref().map(|container| container.name.as_str()));
+        let mut senders = Vec::new();
+        for (number, container) in containers.iter().enumerate() {
+            let side = (number % 2).to_string();
+            let mut command = container.namespace.command(binaries::binary("netprobe"));
+            senders.push(
+                command.args(["stations", "eth0", &side, "300", "1"]).spawn().expect("netprobe starts"),
+            );
+        }
+        let ended = |mut sender: std::process::Child| sender.wait().expect("it can be waited for").success();
+        assert!(senders.into_iter().all(ended));
+        assert_conserved(&ctl);
+        let status = ctl.json(&["status"]);
+        assert!(status["received"].as_u64().is_some_and(|frames| frames > 10_000), "{status}");
+        daemon.stop();
+    }
+}
+
+#[test]
+fn ports_added_and_removed_under_traffic_lose_no_account_of_a_frame() {
+    let lab = Lab::new("churn");
+    let [left, right] = ["left", "right"].map(|name| lab.container(name, Attachment::Tap, 1500));
+    let extra = Attachment::ALL.map(|kind| lab.container(kind.name(), kind, 1500));
+    let few = Lab::configuration("[0, 1]", &[&left, &right]);
+    let many = extra.iter().fold(few.clone(), |text, container| text + &container.port(""));
+    let mut daemon = lab.start(&few);
+    let ctl = daemon.ctl();
+    await_ping(&left.namespace, right.v4);
+    let (few, many) = (lab.write("few.toml", &few), lab.write("many.toml", &many));
+    let mut command = left.namespace.command(binaries::binary("netprobe"));
+    let mut stations = command.args(["stations", "eth0", "0", "200", "60"]).spawn().expect("netprobe starts");
+    for _ in 0..5 {
+        ctl.json(&["apply", &many]);
+        ctl.json(&["apply", &few]);
+        daemon.assert_alive();
+    }
+    let busy = stations.try_wait().expect("it can be waited for").is_none();
+    stations.kill().expect("it can be killed");
+    stations.wait().expect("it can be waited for");
+    assert!(busy, "the traffic ended too early to show anything");
+    await_ping(&left.namespace, right.v4);
+    assert_conserved(&ctl);
+    daemon.stop();
+}
+
+#[test]
+fn ten_thousand_stations_are_learned() {
+    let lab = Lab::new("stations");
+    let [left, right] = ["left", "right"].map(|name| lab.container(name, Attachment::Tap, 1500));
+    let mut daemon = lab.start(&Lab::configuration("[1]", &[&left, &right]));
+    let sent: Sent = probe(&left.namespace, &["stations", "eth0", "0", "10000", "0", "--learn"]);
+    let ctl = daemon.ctl();
+    let learned = || ctl.rows(&["fdb", "list"]).iter().filter(|row| row["port"] == "left").count() as u64;
+    wait_until("all stations that were sent are learned", Duration::from_secs(20), || learned() >= sent.sent);
+    assert_conserved(&ctl);
+    daemon.stop();
+}
