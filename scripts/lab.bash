@@ -98,6 +98,13 @@ lab_stop() {
 
 ctl() { "$BIN/vswitchctl" --socket "$LAB_FOLDER/control.sock" "$@"; }
 
+# ctl_numbers FIELD COMMAND...: the values of a numeric field in a command's JSON.
+ctl_numbers() {
+  local field=$1
+  shift
+  ctl --json "$@" | tr ',{}' '\n' | awk -F: -v field="\"$field\"" '{gsub(/[[:space:]]/, "")} $1 == field {print $2}'
+}
+
 # background COMMAND...: runs until lab_close or `background_end`.
 background() {
   "$@" >/dev/null 2>&1 &
@@ -124,7 +131,7 @@ iperf() (
   local server=$1 client=$2 address=$3 pin=() before ticks
   shift 3
   [[ -z ${PIN:-} ]] || pin=(taskset -c "$PIN")
-  inside "$server" "${pin[@]}" iperf3 -s -1 --forceflush >"$LAB_FOLDER/server" 2>&1 &
+  ip netns exec "$LAB-$server" "${pin[@]}" iperf3 -s -1 --forceflush >"$LAB_FOLDER/server" 2>&1 &
   local pid=$!
   await 5 grep -q listening "$LAB_FOLDER/server" || { kill "$pid"; wait "$pid"; echo "0 0 100"; exit; }
   before=$(busy_ticks)
@@ -152,7 +159,7 @@ round_trip() (
   set +e
   local pin=()
   [[ -z ${PIN:-} ]] || pin=(taskset -c "$PIN")
-  inside "$1" "${pin[@]}" "$BIN/netprobe" echo "$3:7001" >"$LAB_FOLDER/echo" 2>&1 &
+  ip netns exec "$LAB-$1" "${pin[@]}" "$BIN/netprobe" echo "$3:7001" >"$LAB_FOLDER/echo" 2>&1 &
   local pid=$!
   if await 5 grep -q ready "$LAB_FOLDER/echo"; then
     inside "$2" "${pin[@]}" "$BIN/netprobe" round-trips "$3:7001" "$4" |
