@@ -92,7 +92,7 @@ fn vlans_keep_apart_what_is_apart_and_a_trunk_carries_them_tagged() {
         assert_exchange(&container.namespace, &trunk.namespace, tagged, 9, 5_000_000);
     }
     let ctl = daemon.ctl();
-    let drops = || ctl.port("trunk").and_then(|port| port["drops"].as_u64()).unwrap_or(0);
+    let drops = || ctl.drops(Some("trunk"), "vlan-not-member");
     let before = drops();
     let seen = arrivals(&[ten, tenner, twenty], || {
         send(trunk, &frame("ffffffffffff", "020000000031", Some(30)), 20)

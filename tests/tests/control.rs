@@ -105,12 +105,7 @@ fn a_frame_too_large_for_its_way_out_is_dropped_by_name() {
     let mut daemon = lab.start(&Lab::configuration("[1]", &[&large, &small]));
     await_ping(&large.namespace, small.v4);
     let ctl = daemon.ctl();
-    let mtu_drops = || {
-        let rows = ctl.rows(&["drops"]);
-        let ours =
-            rows.iter().filter(|row| row["reason"].as_str().is_some_and(|reason| reason.contains("mtu")));
-        ours.filter_map(|row| row["frames"].as_u64()).sum::<u64>()
-    };
+    let mtu_drops = || ctl.drops(Some("small"), "mtu-exceeded");
     assert_eq!(mtu_drops(), 0);
     assert!(!large.namespace.succeeds(&format!("ping -n -q -c 1 -W 1 -s 4000 -M do {}", small.v4)));
     wait_until("the drop is counted by its name", SOON, || mtu_drops() >= 1);
