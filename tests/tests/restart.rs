@@ -129,17 +129,42 @@ fn a_port_removed_while_the_daemon_was_down_is_removed_at_its_start() {
     daemon.stop();
 }
 
-#[test]
-fn a_packet_device_is_given_back() {
+fn a_device_is_given_back(kind: &str) {
     let lab = Lab::new("giveback");
-    let [left, right] = pair(&lab, Attachment::Packet);
-    let describe = || lab.host.ip(&format!("-details link show {}", left.device()));
+    let [left, right] =
+        [lab.container("left", Attachment::Packet, 1500), lab.container("right", Attachment::Tap, 1500)];
+    let describe = || {
+        // Its state as far as a switch could change it: flags, XDP programs, offloads, addresses.
+        let device = left.device();
+        [format!("-d link show {device}"), format!("address show {device}")]
+            .map(|line| lab.host.ip(&line))
+            .concat()
+            + &lab.host.run(&format!("ethtool -k {device}"))
+    };
     let before = describe();
-    let mut daemon = lab.start(&Lab::configuration("[1]", &[&left, &right]));
+    let port = left.port("").replace("\"packet\"", &format!("\"{kind}\""));
+    let mut daemon = lab.start(&format!("{}{port}", Lab::configuration("[1]", &[&right])));
     await_ping(&left.namespace, right.v4);
     daemon.stop();
-    assert_eq!(describe(), before, "the device is not as it was");
+    assert_eq!(describe(), before, "the device is not as it was after a stop");
+    daemon.start_again();
+    await_ping(&left.namespace, right.v4);
+    daemon.kill();
+    daemon.start_again();
+    await_ping(&left.namespace, right.v4);
+    daemon.stop();
+    assert_eq!(describe(), before, "the device is not as it was after a kill, a start and a stop");
     assert!(!pings(&left.namespace, right.v4));
+}
+
+#[test]
+fn a_packet_device_is_given_back() {
+    a_device_is_given_back("packet");
+}
+
+#[test]
+fn an_afxdp_device_is_given_back() {
+    a_device_is_given_back("afxdp");
 }
 
 #[test]
