@@ -1,10 +1,12 @@
 //! Frames over real ports: VLANs, floods, and every frame accounted for.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use vswitch_tests::lab::{assert_conserved, await_up};
 use vswitch_tests::namespace::run;
 use vswitch_tests::probe::frames::Sent;
+use vswitch_tests::probe::numbered::Order;
 use vswitch_tests::traffic::{assert_exchange, await_ping, pings, probe, probe_service};
 use vswitch_tests::wait::SOON;
 use vswitch_tests::{Attachment, Container, Lab, binaries, wait_until};
@@ -164,6 +166,39 @@ fn ten_thousand_stations_are_learned() {
     let ctl = daemon.ctl();
     let learned = || ctl.rows(&["fdb", "list"]).iter().filter(|row| row["port"] == "left").count() as u64;
     wait_until("all stations that were sent are learned", Duration::from_secs(20), || learned() >= sent.sent);
+    assert_conserved(&ctl);
+    daemon.stop();
+}
+
+#[test]
+fn each_flow_keeps_its_order_while_queues_move_between_workers() {
+    let lab = Lab::new("order");
+    let kinds = [Attachment::Tap, Attachment::VethPacket, Attachment::VethAfxdp];
+    let senders = kinds.map(|kind| lab.container(kind.name(), kind, 1500));
+    let sink = lab.container("sink", Attachment::Tap, 1500);
+    let taps = [senders[0].port("queues = 2"), sink.port("queues = 2")].concat();
+    let rest = Lab::configuration("[0, 0, 1, 1]", &[&senders[1], &senders[2]]);
+    let mut daemon = lab.start(&format!("{rest}{taps}"));
+    let ctl = daemon.ctl();
+    for sender in &senders {
+        await_ping(&sender.namespace, sink.v4);
+    }
+    let address = format!("{}:7002", sink.v4);
+    let receiver = probe_service(&sink.namespace, &["numbered-receive", &address, "1000"]);
+    let start = |sender: &Container| {
+        let mut command = sender.namespace.command(binaries::binary("netprobe"));
+        command.args(["numbered-send", &address, "8", "3"]).stdout(Stdio::null());
+        command.spawn().expect("netprobe starts")
+    };
+    let running: Vec<_> = senders.iter().map(start).collect();
+    for mut sender in running {
+        while sender.try_wait().expect("it can be waited for").is_none() {
+            ctl.json(&["worker", "rebalance"]);
+        }
+    }
+    let seen: Order = serde_json::from_str(&receiver.finish(SOON)).expect("netprobe prints JSON");
+    assert_eq!((seen.late, seen.doubled), (0, 0), "{seen:?}");
+    assert_eq!(seen.flows, 24, "{seen:?}");
     assert_conserved(&ctl);
     daemon.stop();
 }

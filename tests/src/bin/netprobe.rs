@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use vswitch_tests::probe::{cores, datagram, frames, stream};
+use vswitch_tests::probe::{cores, datagram, frames, numbered, stream};
 
 /// Traffic with a check on every byte.
 #[derive(Debug, Parser)]
@@ -49,6 +49,10 @@ enum What {
         #[arg(default_value_t = 18)]
         size: usize,
     },
+    /// Send numbered datagrams on a number of flows
+    NumberedSend { address: SocketAddr, flows: u32, seconds: f64 },
+    /// Receive numbered datagrams and tell whether each flow kept its order, once none came for a while
+    NumberedReceive { address: SocketAddr, quiet_ms: u64 },
     /// Send one frame, given in hexadecimal digits
     FrameSend {
         interface: String,
@@ -82,6 +86,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         What::Flood { address, seconds, size } => {
             println!("{{\"sent\":{}}}", datagram::flood(address, seconds, size)?);
+        }
+        What::NumberedSend { address, flows, seconds } => {
+            println!("{}", numbered::send(address, flows, seconds)?);
+        }
+        What::NumberedReceive { address, quiet_ms } => {
+            let seen = numbered::receive(address, Duration::from_millis(quiet_ms))?;
+            println!("{}", serde_json::to_string(&seen)?);
         }
         What::FrameSend { interface, frame, count } => {
             let frame = frames::from_hex(&frame).ok_or("a frame is given in hexadecimal digits")?;

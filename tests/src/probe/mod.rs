@@ -6,5 +6,6 @@
 pub mod cores;
 pub mod datagram;
 pub mod frames;
+pub mod numbered;
 pub mod pattern;
 pub mod stream;
