@@ -45,7 +45,10 @@ impl FrameSocket {
         if unsafe { libc::bind(raw, (&raw const address).cast(), length) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { file: File::from(socket) })
+        let socket = Self { file: File::from(socket) };
+        // What others send out of the interface is not what arrives there.
+        socket.set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
+        Ok(socket)
     }
 
     /// How long a read waits for a frame.
@@ -54,10 +57,16 @@ impl FrameSocket {
             tv_sec: wait.as_secs() as libc::time_t,
             tv_usec: libc::suseconds_t::from(wait.subsec_micros()),
         };
-        let length = mem::size_of_val(&time) as libc::socklen_t;
-        let (fd, option) = (self.file.as_raw_fd(), libc::SO_RCVTIMEO);
-        // SAFETY: the value is a timeval of the length that is given.
-        let set = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, option, (&raw const time).cast(), length) };
+        self.set(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &time)
+    }
+
+    /// Sets a socket option whose value is a plain C value.
+    fn set<T: Copy>(&self, level: i32, option: i32, value: &T) -> io::Result<()> {
+        let length = mem::size_of::<T>() as libc::socklen_t;
+        // SAFETY: the value lives through the call and has the length that is given.
+        let set = unsafe {
+            libc::setsockopt(self.file.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), length)
+        };
         if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
