@@ -155,7 +155,10 @@ impl Switch {
 
     /// Ends the switch: containers keep their interfaces, host devices are given back.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
+        // The workers are gone after the first time: nobody would answer a second.
+        if self.stopping.swap(true, Ordering::AcqRel) {
+            return;
+        }
         if let Some(keeper) = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = keeper.join();
         }
