@@ -11,6 +11,7 @@
 //! - [`ingress`]: closing a device to the host's own stack (nftables, by nfnetlink).
 
 pub mod address;
+mod anchor;
 mod error;
 pub mod ingress;
 pub mod link;
@@ -20,9 +21,10 @@ pub mod settings;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use anchor::Anchor;
 pub use error::{Detail, Error};
 pub use link::{Link, Links, Mac};
-pub use netns::{Anchor, Netns};
+pub use netns::Netns;
 pub use settings::Settings;
 
 /// A kernel device that is open, in plain values.
@@ -52,17 +54,16 @@ impl Device {
     }
 
     /// Looks at the device now; an error says in words that it is gone, or why it cannot be looked at.
-    /// `anchor` is what its namespace was when it was opened.
+    /// `anchor` is its namespace where that is not the daemon's own.
     pub fn look(&self, anchor: Option<&Anchor>) -> Result<Link, String> {
         if let Some(anchor) = anchor.filter(|anchor| !anchor.holds()) {
             return Err(format!("the namespace {} was deleted", anchor.path().display()));
         }
-        let netns = Netns::open_or_own(self.netns.as_deref()).map_err(|error| error.to_string())?;
-        let found = Links::open(&netns).and_then(|mut links| links.find_index(self.index));
-        match found.map_err(|error| error.to_string())? {
-            Some(link) => Ok(link),
-            None => Err(format!("device {:?} in {netns} was deleted", self.name)),
-        }
+        let found = match anchor {
+            Some(anchor) => anchor.find_index(self.index),
+            None => Links::open(&Netns::own()).and_then(|mut links| links.find_index(self.index)),
+        };
+        found.map_err(|error| error.to_string())?.ok_or_else(|| format!("device {:?} was deleted", self.name))
     }
 }
 

@@ -125,34 +125,6 @@ impl fmt::Display for Netns {
     }
 }
 
-/// Which namespace a name meant when a port was opened, to tell later whether it still does.
-///
-/// An open TAP or packet socket keeps a deleted namespace alive, and nothing wakes its owner: only the name
-/// tells that the namespace is gone. Nothing is held open here, so this does not keep it alive as well.
-#[derive(Debug, Clone)]
-pub struct Anchor {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl Anchor {
-    /// Remembers what `name` means now; `None` for the daemon's own namespace, which stays.
-    pub fn new(name: Option<&str>) -> Result<Option<Self>, Error> {
-        let Some(name) = name else { return Ok(None) };
-        Ok(Some(Self { path: Netns::path(name), identity: Netns::open(name)?.identity()? }))
-    }
-
-    /// Whether the name still means the same namespace.
-    pub fn holds(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|data| (data.dev(), data.ino()) == self.identity)
-    }
-
-    /// The file of the namespace.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
 /// A namespace's descriptor, for as long as a request needs it.
 pub(crate) enum Descriptor<'a> {
     Borrowed(BorrowedFd<'a>),

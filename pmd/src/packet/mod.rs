@@ -28,23 +28,22 @@ pub struct PacketPort {
     sockets: Vec<Arc<OwnedFd>>,
     closed: bool,
     raised: bool,
+    features: Features,
     taken: (bool, bool),
 }
 
 impl PacketPort {
     /// A port over what [`open`] opened; needs no privilege, but for giving the device back.
-    ///
-    /// # Errors
-    /// The namespace vanished in between.
-    pub fn new(open: OpenPacket) -> Result<PacketPort, netdev::Error> {
-        Ok(PacketPort {
-            anchor: Anchor::new(open.device.netns.as_deref())?,
+    pub fn new(open: OpenPacket) -> PacketPort {
+        PacketPort {
+            anchor: open.anchor,
             device: open.device,
             sockets: open.sockets.into_iter().map(Arc::new).collect(),
             closed: open.closed,
             raised: open.raised,
+            features: open.features,
             taken: (false, false),
-        })
+        }
     }
 
     /// The device's plain values.
@@ -86,7 +85,7 @@ impl Port for PacketPort {
     }
 
     fn features(&self) -> Features {
-        Features::VIRTIO
+        self.features
     }
 
     fn link(&self) -> Link {
@@ -143,7 +142,7 @@ mod tests {
     }
 
     fn port(sandbox: &Sandbox, device: &str) -> PacketPort {
-        PacketPort::new(open(&config(sandbox, device)).unwrap()).unwrap()
+        PacketPort::new(open(&config(sandbox, device)).unwrap())
     }
 
     #[test]

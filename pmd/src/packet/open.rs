@@ -10,7 +10,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use crate::netdev::link::Change;
-use crate::netdev::{Device, Error, Link, Links, Netns, ingress};
+use crate::netdev::{Anchor, Device, Error, Link, Links, Netns, ingress};
+use crate::offload::Features;
 
 /// Bytes of frames, as the kernel counts their memory, that a socket holds for us: some 200 of 64 KB.
 const RECEIVE_BUFFER: libc::c_int = 16 << 20;
@@ -39,6 +40,10 @@ pub struct OpenPacket {
     pub device: Device,
     /// One bound, non-blocking socket a queue, for both directions.
     pub sockets: Vec<OwnedFd>,
+    /// What it takes.
+    pub features: Features,
+    /// Its namespace, where that is not the daemon's own.
+    pub anchor: Option<Anchor>,
     /// We closed the device to the kernel's stack; it is reopened at the end.
     pub closed: bool,
     /// We set the device up; it is set down at the end.
@@ -82,7 +87,8 @@ pub fn open_device(netns: &Netns, device: Device, queues: u16) -> Result<OpenPac
         sockets.iter().try_for_each(|socket| listen(socket, &device))?;
         Ok(sockets)
     })?;
-    Ok(OpenPacket { device, sockets, closed: false, raised: false })
+    let anchor = Anchor::new(device.netns.as_deref())?;
+    Ok(OpenPacket { device, sockets, features: features(), anchor, closed: false, raised: false })
 }
 
 fn open_raised(
@@ -97,6 +103,18 @@ fn open_raised(
         links.change(link, &[Change::Up(true)])?;
     }
     Ok(OpenPacket { closed: true, raised: !link.up, ..opened })
+}
+
+/// What a packet socket takes: UDP segmentation came with Linux 6.2, and nothing but its number tells.
+fn features() -> Features {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    if has_udp_segmentation(&release) { Features::VIRTIO } else { Features::VIRTIO.without(Features::USO) }
+}
+
+fn has_udp_segmentation(release: &str) -> bool {
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0u32));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(2))
 }
 
 /// Makes one socket that is set, bound and in its group, and still drops everything.
@@ -211,5 +229,16 @@ fn set<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) 
     match unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value.cast(), length) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_number_tells_of_udp_segmentation() {
+        let releases = ["6.1.0-18-amd64", "5.15.0", "", "6.2.0", "6.18.44-fc", "7.0-rc1"];
+        assert_eq!(releases.map(has_udp_segmentation), [false, false, false, true, true, true]);
     }
 }

@@ -17,7 +17,7 @@ pub use open::{OpenTap, QUEUES_MAX, TapConfig, open, remove};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::netdev::{self, Anchor, Device};
+use crate::netdev::{Anchor, Device};
 use crate::offload::Features;
 use crate::port::{Fate, Fault, Link, Port, RxQueue, TxQueue};
 
@@ -33,19 +33,15 @@ pub struct TapPort {
 
 impl TapPort {
     /// A port over what [`open`] opened; needs no privilege.
-    ///
-    /// # Errors
-    /// The namespace vanished in between.
-    pub fn new(open: OpenTap) -> Result<TapPort, netdev::Error> {
-        let anchor = Anchor::new(open.device.netns.as_deref())?;
-        Ok(TapPort {
+    pub fn new(open: OpenTap) -> TapPort {
+        TapPort {
             port: open.port,
             device: open.device,
-            anchor,
+            anchor: open.anchor,
             features: open.features,
             queues: open.queues.into_iter().map(Arc::new).collect(),
             taken: (false, false),
-        })
+        }
     }
 
     /// The device's plain values.
@@ -118,7 +114,7 @@ mod tests {
             vec![format!("10.1.0.1{i}/24").parse().unwrap(), format!("fd00:1::1{i}/64").parse().unwrap()];
         let settings = Settings { mtu, addresses, ..Settings::default() };
         let netns = Some(sandbox.name(i).into());
-        TapPort::new(open(&TapConfig { port: format!("t{i}"), netns, settings, queues }).unwrap()).unwrap()
+        TapPort::new(open(&TapConfig { port: format!("t{i}"), netns, settings, queues }).unwrap())
     }
 
     #[test]

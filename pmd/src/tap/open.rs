@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use crate::netdev::link::{Change, GROUP, NAME_MAX, mark};
-use crate::netdev::{Device, Error, Link, Links, Netns, Settings};
+use crate::netdev::{Anchor, Device, Error, Link, Links, Netns, Settings};
 use crate::offload::Features;
 use crate::virtio::HEADER;
 
@@ -43,6 +43,8 @@ pub struct OpenTap {
     pub queues: Vec<OwnedFd>,
     /// What it takes.
     pub features: Features,
+    /// Its namespace, where that is not the daemon's own.
+    pub anchor: Option<Anchor>,
     /// It was there already, made by an earlier run.
     pub adopted: bool,
 }
@@ -60,7 +62,8 @@ pub fn open(config: &TapConfig) -> Result<OpenTap, Error> {
         return Err(Error::Invalid { what: format!("queues = {}", config.queues), why });
     }
     let netns = Netns::open_or_own(config.netns.as_deref())?;
-    netns.run(|| open_here(config, Links::here(&netns)?))
+    let anchor = Anchor::new(config.netns.as_deref())?;
+    netns.run(|| open_here(config, Links::here(&netns)?, anchor))
 }
 
 /// Deletes the TAP `ifname` of `port`; one that is gone (or whose namespace is) is fine, and a device without
@@ -78,7 +81,7 @@ pub fn remove(port: &str, netns: Option<&str>, ifname: &str) -> Result<(), Error
 }
 
 /// The work inside the namespace.
-fn open_here(config: &TapConfig, mut links: Links) -> Result<OpenTap, Error> {
+fn open_here(config: &TapConfig, mut links: Links, anchor: Option<Anchor>) -> Result<OpenTap, Error> {
     let name = config.settings.ifname.as_str();
     let found = match links.find(name)? {
         None => None,
@@ -103,6 +106,7 @@ fn open_here(config: &TapConfig, mut links: Links) -> Result<OpenTap, Error> {
         device: Device::new(&link, config.netns.as_deref()),
         queues,
         features,
+        anchor,
         adopted: found.is_some(),
     })
 }

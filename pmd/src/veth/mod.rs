@@ -87,7 +87,7 @@ mod tests {
         };
         let pair = open(&config).unwrap();
         let sockets = open_device(&Netns::own(), pair.host.clone(), queues).unwrap();
-        VethPort::new(pair, Box::new(PacketPort::new(sockets).unwrap()))
+        VethPort::new(pair, Box::new(PacketPort::new(sockets)))
     }
 
     #[test]

@@ -148,7 +148,9 @@ impl Pair<'_> {
         // Refused where the kernel has no IPv6; then there is nothing to forbid.
         let _ = self.near.change(&host, &[Change::NoIpv6Addresses]);
         if container.name != settings.ifname {
-            self.far.change(&container, &[Change::Up(false), Change::Name(&settings.ifname)])?;
+            // Two messages: before Linux 6.2 a device must be down already to get a name.
+            self.far.change(&container, &[Change::Up(false)])?;
+            self.far.change(&container, &[Change::Name(&settings.ifname)])?;
         }
         self.far.change(&container, &[Change::Alias(&mark)])?;
         let container = self.far.get(&settings.ifname)?;

@@ -1,6 +1,6 @@
 //! The keeper: the thread that looks after a running switch.
 //!
-//! It takes ports down that workers report as failed, tries again and again to open ports that are down,
+//! It takes ports down that workers report as failed or whose devices it finds gone, tries again and again to open ports that are down,
 //! and ages the FDB, a piece at a time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +22,9 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Rounds in which the whole FDB is swept once: an entry leaves at most a second late.
 const SWEEP_ROUNDS: u32 = 10;
 
+/// Rounds in which every open port is looked at once.
+const LOOK_ROUNDS: usize = 10;
+
 /// Starts the keeper. `None` if no thread could be had: the switch works, but nothing comes back by itself.
 pub(super) fn start(
     switch: Weak<Switch>,
@@ -30,6 +33,7 @@ pub(super) fn start(
 ) -> Option<JoinHandle<()>> {
     let keep = move || {
         let mut place = 0;
+        let mut round = 0;
         let mut tried = Instant::now();
         while !stopping.load(Ordering::Acquire) {
             let event = match events.recv_timeout(ROUND) {
@@ -44,6 +48,8 @@ pub(super) fn start(
                 continue;
             }
             place = state.sweep(place);
+            state.look(round % LOOK_ROUNDS);
+            round += 1;
             if tried.elapsed() >= RETRY {
                 tried = Instant::now();
                 state.bring_up();
@@ -67,6 +73,24 @@ impl State {
         }
         self.fdb.flush(|entry| entry.port == index && entry.kind == crate::tables::fdb::Kind::Learned);
         self.publish();
+    }
+
+    /// Looks at a share of the open ports: not every device that is deleted wakes a queue, and a namespace that is
+    /// deleted while we hold a device in it wakes none.
+    fn look(&mut self, share: usize) {
+        let gone: Vec<(u16, String)> = self
+            .ports
+            .values()
+            .skip(share)
+            .step_by(LOOK_ROUNDS)
+            .filter_map(|port| {
+                let link = port.open()?.link();
+                link.gone.then_some((port.index, link.reason))
+            })
+            .collect();
+        for (index, reason) in gone {
+            self.take_down(index, &reason);
+        }
     }
 
     /// Tries to open every port that is down.

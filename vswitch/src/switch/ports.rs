@@ -142,7 +142,7 @@ pub fn open(port: &schema::Port, arena: &Arena, workers: usize) -> Result<Box<dy
                 queues: port.queues,
             };
             let open = tap::open(&config).map_err(|error| text(&error))?;
-            Ok(Box::new(tap::TapPort::new(open).map_err(|error| text(&error))?))
+            Ok(Box::new(tap::TapPort::new(open)))
         }
         PortKind::Pcap(pcap) => {
             let settings =
@@ -200,7 +200,7 @@ pub fn open(port: &schema::Port, arena: &Arena, workers: usize) -> Result<Box<dy
                 exclusive: device.exclusive,
             };
             let open = packet::open(&config).map_err(|error| text(&error))?;
-            Ok(Box::new(packet::PacketPort::new(open).map_err(|error| text(&error))?))
+            Ok(Box::new(packet::PacketPort::new(open)))
         }
     }
 }
@@ -216,7 +216,7 @@ fn open_host_end(
         VethDriver::Packet => {
             let open = packet::open_device(&Netns::own(), pair.host.clone(), queues)
                 .map_err(|error| error.to_string())?;
-            Ok(Box::new(packet::PacketPort::new(open).map_err(|error| error.to_string())?))
+            Ok(Box::new(packet::PacketPort::new(open)))
         }
         VethDriver::Afxdp => {
             let open =
