@@ -203,13 +203,8 @@ fn members_of_bridges_and_their_tables() {
 fn members_of_traffic_and_trace() {
     let request = FlowList { port: Some("web1".parse().unwrap()), worker: Some(0), limit: Some(1) };
     assert_documented(&["flow.list"], request);
-    let flow = FlowRow {
-        worker: 0,
-        port: "web1".parse().unwrap(),
-        key: String::new(),
-        actions: String::new(),
-        frames: 0,
-    };
+    let flow =
+        FlowRow { worker: 0, port: "web1".parse().unwrap(), key: String::new(), actions: String::new() };
     assert_documented(&["flow.list"], FlowPage { flows: vec![flow], total: 1 });
     let worker = WorkerRow {
         worker: 0,

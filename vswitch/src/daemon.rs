@@ -72,6 +72,19 @@ impl Daemon {
         }))
     }
 
+    /// What the switch runs on, for the log.
+    pub fn describe(&self) -> String {
+        let totals = self.switch.totals();
+        let pages = match totals.page_size {
+            4096 => {
+                "4 KB pages (no huge pages: reserve some through /proc/sys/vm/nr_hugepages to save TLB misses)"
+            }
+            _ => "2 MB pages",
+        };
+        let cpus: Vec<_> = self.switch.workers().iter().map(|worker| worker.cpu.to_string()).collect();
+        format!("{} frames on {pages}; workers on CPU {}", totals.frames, cpus.join(", "))
+    }
+
     /// Ends the switch; containers keep their interfaces.
     pub fn stop(&self) {
         self.switch.stop();

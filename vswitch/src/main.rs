@@ -77,6 +77,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     start.notes.iter().for_each(|note| log(format_args!("{note}")));
     let listener = Listener::bind(&arguments.socket)?;
     let switch = Daemon::start(Options { start, store, config_file: arguments.config })?;
+    log(format_args!("{}", switch.describe()));
     let server = listener
         .serve(switch.clone(), Patience::default(), log)
         .map_err(|error| Failure::System("the thread that answers the API", error))?;

@@ -27,6 +27,11 @@ impl Snapshot {
         self.ports.get(port as usize)?.as_ref()
     }
 
+    /// The port's name, for people.
+    pub fn port_name(&self, port: u16) -> &str {
+        self.port(port).map_or("(gone)", |view| &view.name)
+    }
+
     /// The bridge of this index, if it is there.
     #[inline]
     pub fn bridge(&self, bridge: u16) -> Option<&BridgeView> {

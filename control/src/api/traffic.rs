@@ -78,7 +78,7 @@ pub struct FlowList {
     /// Only flows of this worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<u32>,
-    /// At most so many, those with most frames first; 1000 if absent, 10000 at most.
+    /// At most so many; 1000 if absent, 10000 at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
 }
@@ -93,7 +93,7 @@ impl FlowList {
 /// The result of `flow.list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowPage {
-    /// The flows with most frames.
+    /// The flows, worker by worker.
     pub flows: Vec<FlowRow>,
     /// How many match.
     pub total: u64,
@@ -110,8 +110,6 @@ pub struct FlowRow {
     pub key: String,
     /// What is done with its frames, in the words of `trace`.
     pub actions: String,
-    /// Frames that hit it.
-    pub frames: u64,
 }
 
 /// `drops.list`: dropped frames by port and reason; only what occurred.

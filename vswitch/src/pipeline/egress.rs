@@ -3,7 +3,7 @@
 //! For one destination this is decided here and cached; for a flood, member by member, when the frame is
 //! sent ([`execute`](super::execute)), by the same two functions.
 
-use super::{Context, Destination, Observer, plain, vlan};
+use super::{Context, Destination, Observer, plain, vlan, words};
 use crate::flow::action::{Action, Actions, TagChange};
 use crate::flow::headers::Link;
 use crate::flow::numbers::ethertype;
@@ -58,7 +58,7 @@ pub fn permit<O: Observer>(
         "egress",
         || "out port, isolation, hairpin, VLAN".into(),
         || match &result {
-            Ok(actions) => format!("{:?}", actions.as_slice()).to_lowercase(),
+            Ok(actions) => words(context.snapshot, actions),
             Err(reason) => format!("drop: {}", reason.name()),
         },
     );

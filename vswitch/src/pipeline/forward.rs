@@ -35,7 +35,7 @@ pub fn lookup<O: Observer>(
         "forward",
         || "destination address, VLAN, FDB".into(),
         || match result {
-            Ok(Destination::Port(port)) => format!("known behind port {port}"),
+            Ok(Destination::Port(port)) => format!("known behind {}", context.snapshot.port_name(port)),
             Ok(Destination::Flood) => "flood".into(),
             Err(reason) => format!("drop: {}", reason.name()),
         },

@@ -41,7 +41,9 @@ pub fn learn<O: Observer>(
             (Some(outcome), _) => format!("{outcome:?}").to_lowercase(),
             (None, None) => "would be learned".into(),
             (None, Some(found)) if found.port == context.in_port => "known on this port".into(),
-            (None, Some(found)) => format!("would move here from port {}", found.port),
+            (None, Some(found)) => {
+                format!("would move here from {}", context.snapshot.port_name(found.port))
+            }
         },
     );
     source

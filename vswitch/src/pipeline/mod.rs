@@ -18,7 +18,7 @@ pub mod forward;
 pub mod learn;
 pub mod vlan;
 
-use crate::flow::action::{Action, Actions};
+use crate::flow::action::{Action, Actions, TagChange};
 use crate::flow::headers::Link;
 use crate::flow::key::{Field, KeyMask};
 use crate::snapshot::{BridgeView, PortView, Snapshot};
@@ -127,6 +127,20 @@ pub fn decide<O: Observer>(
         destination: witness,
         learned: source.outcome,
     }
+}
+
+/// Actions as people read them, ports by name: `push VLAN 10, output web1`.
+pub fn words(snapshot: &Snapshot, actions: &Actions) -> String {
+    let word = |action: &Action| match *action {
+        Action::Drop(reason) => format!("drop: {}", reason.name()),
+        Action::Tag(TagChange::Push(vlan)) => format!("push VLAN {vlan}"),
+        Action::Tag(TagChange::Set(vlan)) => format!("set VLAN {vlan}"),
+        Action::Tag(TagChange::Strip) => "strip the tag".into(),
+        Action::Output(port) => format!("output {}", snapshot.port_name(port)),
+        Action::Flood(0) => "flood".into(),
+        Action::Flood(vlan) => format!("flood VLAN {vlan}"),
+    };
+    actions.as_slice().iter().map(word).collect::<Vec<_>>().join(", ")
 }
 
 /// Where a frame goes.

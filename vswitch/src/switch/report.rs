@@ -12,6 +12,8 @@ use pmd::Offload;
 use super::placement::{self, Placed};
 use super::ports::Running;
 use super::{State, Switch, tracing};
+use crate::flow::key::KeyMask;
+use crate::pipeline;
 use crate::tables::fdb::Kind;
 use crate::telemetry::counters::PortTotals;
 use crate::telemetry::drops::DropReason;
@@ -271,14 +273,14 @@ impl Switch {
                 if request.port.as_ref().is_some_and(|wanted| *wanted != port.config.name) {
                     continue;
                 }
+                let mask = state.snapshot.port(port.index).map_or(KeyMask::IN_PORT, |view| view.mask);
                 total += 1;
                 if flows.len() < limit {
                     flows.push(FlowRow {
                         worker: worker as u32,
                         port: port.config.name.clone(),
-                        key: format!("{:?}", flow.key),
-                        actions: format!("{:?}", flow.actions),
-                        frames: 0,
+                        key: tracing::key_words(&state.snapshot, &flow.key, &mask),
+                        actions: pipeline::words(&state.snapshot, &flow.actions),
                     });
                 }
             }
@@ -294,7 +296,11 @@ impl Switch {
         let cached = trace.key.is_some_and(|key| {
             state.crew.ask(|reply| Command::Probe { key, reply }).into_iter().any(|cached| cached)
         });
-        Some(trace.report(cached, |index| state.port(index).map(|port| port.config.name.clone())))
+        Some(
+            trace.report(cached, &state.snapshot, |index| {
+                state.port(index).map(|port| port.config.name.clone())
+            }),
+        )
     }
 }
 

@@ -7,7 +7,7 @@ use control::api::{TraceOutput, TraceStage, Traced, Verdict, encode_hex};
 use pmd::{Batch, Burst, Offload, Prefixes, RxMemory, TxItem};
 
 use crate::flow::headers::{Depth, Link, parse, parse_link};
-use crate::flow::key::FlowKey;
+use crate::flow::key::{Field, FieldValue, FlowKey, KeyMask};
 use crate::pipeline::execute::{Sink, execute, plausible};
 use crate::pipeline::{Learning, Observer, decide};
 use crate::snapshot::Snapshot;
@@ -68,8 +68,8 @@ pub struct Trace {
     pub stages: Vec<TraceStage>,
     /// The masked flow key, if the header could be read.
     pub key: Option<FlowKey>,
-    /// The mask, as text.
-    pub mask: String,
+    /// The bits of the key that count.
+    pub mask: KeyMask,
     /// What would leave, by port index.
     pub outputs: Vec<(u16, Vec<u8>)>,
     /// What would be dropped, and where.
@@ -85,7 +85,8 @@ pub fn trace(snapshot: &Snapshot, fdb: &Fdb, port: u16, frame: &[u8], offload: O
     let mut recorder = Recorder::default();
     let mut collector =
         Collector { snapshot, prefixes: Prefixes::default(), outputs: Vec::new(), drops: Vec::new() };
-    let (mut key, mut mask_text) = (None, String::new());
+    let mask = snapshot.port(port).map_or(KeyMask::IN_PORT, |view| view.mask);
+    let mut key = None;
     if !fits {
         collector.drop(port, DropReason::TooLong);
     } else {
@@ -94,25 +95,15 @@ pub fn trace(snapshot: &Snapshot, fdb: &Fdb, port: u16, frame: &[u8], offload: O
         match admit(&batch, &mut recorder) {
             Err(reason) => collector.drop(port, reason),
             Ok(link) => {
-                if let Some(view) = snapshot.port(port) {
-                    let mask = view.mask;
-                    let headers = parse(batch.head(0), frame.len(), mask.depth());
-                    let headers = headers.or_else(|_| parse(batch.head(0), frame.len(), Depth::L2));
-                    key = headers.ok().map(|headers| FlowKey::new(&headers, port).masked(&mask));
-                    mask_text = format!("{mask:?}");
-                }
+                let headers = parse(batch.head(0), frame.len(), mask.depth());
+                let headers = headers.or_else(|_| parse(batch.head(0), frame.len(), Depth::L2));
+                key = headers.ok().map(|headers| FlowKey::new(&headers, port).masked(&mask));
                 let decision = decide(snapshot, fdb, port, &link, Learning::Off, &mut recorder);
                 execute(snapshot, &mut batch, 0, port, decision.actions.as_slice(), &mut collector);
             }
         }
     }
-    Trace {
-        stages: recorder.stages,
-        key,
-        mask: mask_text,
-        outputs: collector.outputs,
-        drops: collector.drops,
-    }
+    Trace { stages: recorder.stages, key, mask, outputs: collector.outputs, drops: collector.drops }
 }
 
 fn admit(batch: &Batch<'_>, recorder: &mut Recorder) -> Result<Link, DropReason> {
@@ -134,7 +125,12 @@ fn admit(batch: &Batch<'_>, recorder: &mut Recorder) -> Result<Link, DropReason>
 
 impl Trace {
     /// The answer of the API, with ports named by `name`.
-    pub fn report(self, cached: bool, name: impl Fn(u16) -> Option<control::schema::PortName>) -> Traced {
+    pub fn report(
+        self,
+        cached: bool,
+        snapshot: &Snapshot,
+        name: impl Fn(u16) -> Option<control::schema::PortName>,
+    ) -> Traced {
         let reason =
             if self.outputs.is_empty() { self.drops.first().map(|(_, reason)| *reason) } else { None };
         let verdict = match (self.outputs.is_empty(), self.drops.is_empty()) {
@@ -144,8 +140,8 @@ impl Trace {
         };
         Traced {
             stages: self.stages,
-            key: self.key.map(|key| format!("{key:?}")).unwrap_or_default(),
-            mask: self.mask,
+            key: self.key.map(|key| key_words(snapshot, &key, &self.mask)).unwrap_or_default(),
+            mask: mask_words(&self.mask),
             cached,
             verdict,
             reason: reason.map(|reason| reason.name().to_owned()),
@@ -158,4 +154,23 @@ impl Trace {
                 .collect(),
         }
     }
+}
+
+/// A masked key as people read it: `port=web1 eth.dst=02:00:00:00:00:0b`.
+pub fn key_words(snapshot: &Snapshot, key: &FlowKey, mask: &KeyMask) -> String {
+    let word = |field: FieldValue| match field.field {
+        Field::InPort => format!("{}={}", Field::InPort.name(), snapshot.port_name(key.in_port())),
+        _ => field.to_string(),
+    };
+    key.fields(mask).map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// The fields of a mask: `eth.dst port eth.src/ffff`.
+fn mask_words(mask: &KeyMask) -> String {
+    let ones = FlowKey::from_words(*mask.words());
+    let word = |field: FieldValue| match field.mask_text() {
+        None => field.field.name().to_owned(),
+        Some(bits) => format!("{}/{bits}", field.field.name()),
+    };
+    ones.fields(mask).map(word).collect::<Vec<_>>().join(" ")
 }

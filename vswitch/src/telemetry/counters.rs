@@ -100,7 +100,7 @@ pub struct Load {
     pub frames: Counter,
     /// TSC cycles of turns that had frames.
     pub busy_cycles: Counter,
-    /// TSC cycles of turns that had none, sleep not counted.
+    /// TSC cycles of turns that had none, sleep included.
     pub idle_cycles: Counter,
     /// Frames of the burst that is under way.
     pub held: Counter,

@@ -126,19 +126,17 @@ impl Worker {
         while !self.stop {
             let begin = cycles();
             let frames = self.turn();
-            let spent = cycles().wrapping_sub(begin);
-            let load = &self.counters.load;
             if frames > 0 {
-                load.busy_cycles.add(spent);
+                self.counters.load.busy_cycles.add(cycles().wrapping_sub(begin));
                 self.idle_since_ns = None;
                 continue;
             }
-            load.idle_cycles.add(spent);
             let now = self.clock.now_ns();
             let since = *self.idle_since_ns.get_or_insert(now);
             if now.saturating_sub(since) >= SPIN_NS {
                 self.sleep();
             }
+            self.counters.load.idle_cycles.add(cycles().wrapping_sub(begin));
         }
         self.mailbox.close();
     }

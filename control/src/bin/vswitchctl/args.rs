@@ -223,7 +223,7 @@ pub(crate) enum FdbCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum FlowCommand {
-    /// List cached flows, those with most frames first
+    /// List cached flows
     List {
         /// Only flows that come from this port
         #[arg(long, value_name = "PORT")]

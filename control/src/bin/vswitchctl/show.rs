@@ -216,12 +216,11 @@ pub(crate) fn flows(page: &FlowPage, style: Style) -> String {
         vec![
             Cell::number(row.worker),
             Cell::text(row.port.as_str()),
-            Cell::number(row.frames),
             Cell::text(&row.key),
             Cell::text(&row.actions),
         ]
     };
-    let header = ["WORKER", "PORT", "FRAMES", "KEY", "ACTIONS"];
+    let header = ["WORKER", "PORT", "KEY", "ACTIONS"];
     let mut text = table(&header, &page.flows.iter().map(cells).collect::<Vec<_>>(), style, "no flows");
     if page.total > page.flows.len() as u64 {
         text.push_str(&format!("{} of {} flows; --limit shows more\n", page.flows.len(), page.total));
