@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use control::api::Export;
+use control::api::{Export, GetStatus, PortList};
 use control::client::Client;
 
 /// A folder with a configuration, a socket and a state; gone when the test is over.
@@ -114,6 +114,39 @@ fn it_says_one_line_when_ready_and_ends_with_0_when_asked() {
         assert_eq!(more, "", "one line");
         assert!(!folder.socket().exists());
     }
+}
+
+#[test]
+fn frames_of_a_source_are_recorded_up_to_the_end_and_replayed() {
+    let config = |ports: &str| format!("[switch]\nworkers = [0]\n[limits]\nframes = 1024\n{BRIDGE}{ports}");
+    let port = |name: &str, keys: String| format!("[[port]]\nname = \"{name}\"\nbridge = \"blue\"\n{keys}\n");
+    let folder = Folder::new("");
+    let (one, two) = (folder.0.join("one.pcap"), folder.0.join("two.pcap"));
+    let source = port("source", "type = \"null\"\nrate = 5000\nsize = 100".to_owned());
+    let record = |file: &PathBuf| port("record", format!("type = \"pcap\"\nwrite = \"{}\"", file.display()));
+    let replay = port("replay", format!("type = \"pcap\"\nread = \"{}\"", one.display()));
+    let frames = |file: &PathBuf| {
+        let replay = pmd::pcap::Replay::read(file).unwrap();
+        (0..replay.len()).map(|i| replay.frame(i).unwrap().to_vec()).collect::<Vec<_>>()
+    };
+    for (ports, least) in [(source + &record(&one), 500), (replay + &record(&two), 500)] {
+        fs::write(folder.0.join("switch.toml"), config(&ports)).unwrap();
+        let mut daemon = Daemon::start(&folder);
+        let mut client = Client::connect(&folder.socket(), Duration::from_secs(20)).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let least = least.max(if two.exists() { frames(&one).len() as u64 } else { 0 });
+        while client.call(&GetStatus {}).unwrap().sent < least {
+            assert!(Instant::now() < deadline, "{:?}", client.call(&PortList::default()));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        daemon.signal(rustix::process::Signal::TERM);
+        assert_eq!(daemon.end().code(), Some(0));
+    }
+    let recorded = frames(&one);
+    assert!(recorded.iter().all(|frame| frame.len() == 100));
+    let numbers = recorded.iter().map(|frame| u64::from_be_bytes(frame[14..22].try_into().unwrap()));
+    assert!(numbers.eq(0..recorded.len() as u64), "in order, none lost");
+    assert!(frames(&two) == recorded, "what was recorded is what is replayed");
 }
 
 #[test]
