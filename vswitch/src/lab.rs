@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
 use control::schema::VlanMode;
-use pmd::clock::Manual;
+use pmd::clock::{Clock, Manual};
 use pmd::mem::{End, Settings, open};
 use pmd::{Arena, HugePages, Offload, Port};
 
 use crate::pipeline;
 use crate::snapshot::{BridgeView, PortView, PortVlans, Snapshot};
+use crate::switch::tracing::{Trace, trace};
 use crate::tables::fdb::{Fdb, Size};
 use crate::telemetry::counters::{PortTotals, WorkerCounters};
 use crate::telemetry::drops::DropReason;
@@ -128,9 +129,6 @@ impl Lab {
             while snapshot.bridges.len() <= design.bridge as usize {
                 snapshot.bridges.push(Some(BridgeView::default()));
             }
-            if let Some(bridge) = &mut snapshot.bridges[design.bridge as usize] {
-                bridge.members.push(index);
-            }
         });
         let owner = index as usize % self.workers.len();
         for rx in port.take_rx() {
@@ -146,10 +144,20 @@ impl Lab {
         index
     }
 
-    /// Changes the configuration and hands the new one to the workers.
+    /// Changes the configuration and hands the new one to the workers. A bridge's members are its ports that
+    /// are up, in the order of their indices.
     pub fn edit(&mut self, change: impl FnOnce(&mut Snapshot)) {
         change(&mut self.snapshot);
         self.snapshot.generation += 1;
+        for (index, bridge) in (0..).zip(&mut self.snapshot.bridges) {
+            let ports = (0..).zip(&self.snapshot.ports);
+            let members = ports.filter(|(_, view)| {
+                view.as_ref().is_some_and(|view: &PortView| view.up && view.bridge == index)
+            });
+            if let Some(bridge) = bridge {
+                bridge.members = members.map(|(port, _)| port).collect();
+            }
+        }
         let snapshot = Arc::new(self.snapshot.clone());
         for mailbox in &self.mailboxes {
             mailbox.send(Command::Snapshot(snapshot.clone()));
@@ -169,6 +177,49 @@ impl Lab {
     /// The memory of frames.
     pub fn arena(&self) -> &Arena {
         &self.arena
+    }
+
+    /// Changes one port's configuration.
+    pub fn edit_port(&mut self, port: u16, change: impl FnOnce(&mut PortView)) {
+        self.edit(|snapshot| {
+            if let Some(Some(view)) = snapshot.ports.get_mut(port as usize) {
+                change(view);
+            }
+        });
+    }
+
+    /// Gives a port's rx queue to another worker.
+    pub fn rehome(&mut self, port: u16, worker: usize) {
+        for from in 0..self.workers.len() {
+            let (reply, answer) = channel();
+            self.mailboxes[from].send(Command::TakeQueue { port, number: 0, reply });
+            self.workers[from].read_mail();
+            if let Ok(Some(queue)) = answer.try_recv() {
+                return self.mailboxes[worker].send(Command::AddQueue(queue));
+            }
+        }
+    }
+
+    /// Takes a port away from the workers, and what was learned there from the table.
+    pub fn remove_port(&mut self, port: u16) {
+        self.edit(|snapshot| snapshot.ports[port as usize] = None);
+        for (mailbox, worker) in self.mailboxes.iter().zip(&mut self.workers) {
+            let (reply, _) = channel();
+            mailbox.send(Command::RemovePort { port, reply });
+            worker.read_mail();
+        }
+        self.fdb.remove_port(port);
+    }
+
+    /// Removes what was not seen for `ageing_s` seconds from the MAC table.
+    pub fn age_out(&self, ageing_s: u32) {
+        let now_s = (self.clock.now_ns() / 1_000_000_000) as u32;
+        self.fdb.sweep(0, u32::MAX, now_s, |_| ageing_s, |_| {});
+    }
+
+    /// What would happen to a frame, as `vswitchctl trace` says it.
+    pub fn trace(&self, port: u16, frame: &[u8], offload: Offload) -> Trace {
+        trace(&self.snapshot, &self.fdb, port, frame, offload)
     }
 
     /// The workers.
@@ -214,6 +265,11 @@ impl Lab {
         (0..self.ends.len() as u16)
             .flat_map(|port| self.received(port).into_iter().map(move |(bytes, _)| (port, bytes)))
             .collect()
+    }
+
+    /// Frames that were decided by the pipeline and not by the flow cache.
+    pub fn misses(&self) -> u64 {
+        self.counters.iter().map(|counters| counters.load.misses.get()).sum()
     }
 
     /// The next event that a worker reported.

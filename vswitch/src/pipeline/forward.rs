@@ -1,8 +1,9 @@
 //! Stage `forward`: where the destination is.
 
 use super::address::is_group;
+use super::learn::Source;
 use super::{Context, Destination, Observer};
-use crate::tables::fdb::{Fdb, MacKey};
+use crate::tables::fdb::{Fdb, Learned, MacKey};
 use crate::tables::versions::Witness;
 use crate::telemetry::drops::DropReason;
 
@@ -12,6 +13,7 @@ pub fn lookup<O: Observer>(
     context: &Context<'_>,
     fdb: &Fdb,
     vlan: u16,
+    source: &Source,
     observer: &mut O,
 ) -> (Result<Destination, DropReason>, Witness) {
     let mac = context.link.dst;
@@ -24,7 +26,11 @@ pub fn lookup<O: Observer>(
         (if flood { Ok(Destination::Flood) } else { Err(reason) }, Witness::NOTHING)
     } else {
         let lookup = fdb.lookup(MacKey { bridge: context.port.bridge, vlan, mac });
+        // A station that talks to itself: a described frame has not been learned, but counts as if it were.
+        let is_source =
+            mac == context.link.src && matches!(source.outcome, Learned::New | Learned::Moved { .. });
         let result = match lookup.found {
+            _ if is_source => Ok(Destination::Port(context.in_port)),
             Some(found) => Ok(Destination::Port(found.port)),
             None if context.bridge.flood_unknown => Ok(Destination::Flood),
             None => Err(DropReason::FloodUnknown),

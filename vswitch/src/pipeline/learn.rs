@@ -10,11 +10,11 @@ pub struct Source {
     pub location: Option<Location>,
     /// What was seen of the table.
     pub witness: Witness,
-    /// What learning came to.
-    pub outcome: Option<Learned>,
+    /// What learning came to, or would come to.
+    pub outcome: Learned,
 }
 
-/// Learns the source, or, for a described frame, looks it up.
+/// Learns the source, or, for a described frame, says what that would come to.
 #[inline]
 pub fn learn<O: Observer>(
     context: &Context<'_>,
@@ -27,23 +27,27 @@ pub fn learn<O: Observer>(
     let source = match learning {
         Learning::On { worker, now_s } => {
             let learn = fdb.learn(key, context.in_port, worker, now_s);
-            Source { location: learn.location, witness: learn.witness, outcome: Some(learn.outcome) }
+            Source { location: learn.location, witness: learn.witness, outcome: learn.outcome }
         }
         Learning::Off => {
-            let lookup = fdb.lookup(key);
-            Source { location: None, witness: lookup.witness, outcome: None }
+            let outcome = fdb.foresee(key, context.in_port);
+            Source { location: None, witness: Witness::NOTHING, outcome }
         }
     };
     observer.stage(
         "learn",
         || "source address, VLAN, in port".into(),
-        || match (source.outcome, fdb.lookup(key).found) {
-            (Some(outcome), _) => format!("{outcome:?}").to_lowercase(),
-            (None, None) => "would be learned".into(),
-            (None, Some(found)) if found.port == context.in_port => "known on this port".into(),
-            (None, Some(found)) => {
-                format!("would move here from {}", context.snapshot.port_name(found.port))
+        || match source.outcome {
+            Learned::Known => "known on this port".into(),
+            Learned::New => "would be learned".into(),
+            Learned::Moved { from } => {
+                format!("would move here from {}", context.snapshot.port_name(from))
             }
+            Learned::Static => "configured to be behind another port: not learned".into(),
+            Learned::LimitTable => "not learned: the table is full".into(),
+            Learned::LimitBridge => "not learned: the bridge has all the addresses that it may".into(),
+            Learned::LimitPort => "not learned: the port has all the addresses that it may".into(),
+            Learned::Busy => "not learned: the table was busy".into(),
         },
     );
     source

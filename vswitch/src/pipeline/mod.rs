@@ -118,14 +118,14 @@ pub fn decide<O: Observer>(
         return Decision::drop(reason);
     }
     let source = learn::learn(&context, fdb, vlan, learning, observer);
-    let (destination, witness) = forward::lookup(&context, fdb, vlan, observer);
+    let (destination, witness) = forward::lookup(&context, fdb, vlan, &source, observer);
     let actions = destination.and_then(|destination| egress::permit(&context, vlan, destination, observer));
     Decision {
         actions: actions.unwrap_or_else(Actions::drop),
         location: source.location,
         source: source.witness,
         destination: witness,
-        learned: source.outcome,
+        learned: Some(source.outcome),
     }
 }
 

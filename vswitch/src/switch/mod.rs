@@ -11,7 +11,7 @@ mod keeper;
 mod placement;
 mod ports;
 mod report;
-mod tracing;
+pub mod tracing;
 mod workers;
 
 use std::collections::BTreeMap;

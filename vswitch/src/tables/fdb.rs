@@ -197,6 +197,22 @@ impl Fdb {
         }
     }
 
+    /// What [`Fdb::learn`] would come to if nobody else learned meanwhile; changes nothing.
+    pub fn foresee(&self, key: MacKey, port: u16) -> Learned {
+        let found = self.lookup(key).found;
+        let is_full =
+            |quotas: &[Quota], index: u16| quotas.get(usize::from(index)).is_none_or(Quota::is_full);
+        match found {
+            Some(found) if found.port == port => Learned::Known,
+            Some(found) if found.kind == Kind::Static => Learned::Static,
+            _ if is_full(&self.ports, port) => Learned::LimitPort,
+            Some(found) => Learned::Moved { from: found.port },
+            None if is_full(&self.bridges, key.bridge) => Learned::LimitBridge,
+            None if self.total.is_full() => Learned::LimitTable,
+            None => Learned::New,
+        }
+    }
+
     /// Notes that a frame from the entry at `location` was seen: what a flow-cache hit does. Writes at
     /// most once a second, and only what this worker alone writes.
     #[inline]

@@ -112,6 +112,7 @@ impl Decider {
         let Some(mask) = self.snapshot.port(queue.port).map(|view| view.mask) else {
             (0..keys).for_each(|_| sink.drop(queue.port, DropReason::PortGone));
             batch.recycle(pool);
+            queue.rx.release(pool);
             self.counters.load.held.set(0);
             return Ok(received);
         };

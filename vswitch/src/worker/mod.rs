@@ -207,7 +207,8 @@ impl Worker {
         self.mailbox.hush();
     }
 
-    fn read_mail(&mut self) {
+    /// Does what the mailbox says; between bursts only.
+    pub(crate) fn read_mail(&mut self) {
         while let Some(command) = self.mailbox.next() {
             self.idle_since_ns = None;
             match command {

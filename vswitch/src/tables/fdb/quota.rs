@@ -20,6 +20,10 @@ impl Quota {
         self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.count() >= self.limit()
+    }
+
     pub(super) fn give(&self) {
         self.count.fetch_sub(1, Ordering::Relaxed);
     }

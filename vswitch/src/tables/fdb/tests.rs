@@ -221,7 +221,9 @@ proptest! {
         for step in steps {
             match step {
                 Step::Learn(key, port, worker) => {
+                    let foreseen = fdb.foresee(key, port);
                     let learn = fdb.learn(key, port, worker, now_s);
+                    prop_assert_eq!(learn.outcome, foreseen);
                     prop_assert_eq!(learn.outcome, model.learn(key, port, now_s));
                     if learn.location.is_some() {
                         kept.insert(key, (Some(port), learn.witness));
