@@ -6,7 +6,8 @@ use control::api::{
     BridgeDetail, BridgeRow, DropCount, DropRow, FdbFlush, FdbKind, FdbRow, FlowList, FlowPage, FlowRow,
     PortDetail, PortRow, QueueMove, QueuePlacement, Rebalanced, Traced, UpDown, WorkerRow,
 };
-use control::schema::{self, PortName};
+use control::schema::{self, BridgeName, PortName};
+use hashbrown::HashMap;
 use pmd::Offload;
 
 use super::placement::{self, Placed};
@@ -137,14 +138,17 @@ impl Switch {
     pub fn fdb(&self) -> Vec<FdbRow> {
         let state = self.lock();
         let now = state.now_s();
+        let bridges: HashMap<u16, &BridgeName> =
+            state.bridges.iter().map(|(name, index)| (*index, name)).collect();
+        let ports: HashMap<u16, &PortName> =
+            state.ports.values().map(|port| (port.index, &port.config.name)).collect();
         let row = |entry: crate::tables::fdb::Entry| {
-            let bridge = state.bridges.iter().find(|(_, index)| **index == entry.key.bridge)?;
             let learned = entry.kind == Kind::Learned;
             Some(FdbRow {
-                bridge: bridge.0.clone(),
+                bridge: BridgeName::clone(bridges.get(&entry.key.bridge)?),
                 vlan: entry.key.vlan,
                 mac: entry.key.mac.into(),
-                port: state.port(entry.port)?.config.name.clone(),
+                port: PortName::clone(ports.get(&entry.port)?),
                 kind: if learned { FdbKind::Learned } else { FdbKind::Static },
                 age_s: if learned { entry.age_s(now).into() } else { 0 },
             })
