@@ -1,5 +1,7 @@
 //! The switch in memory, frame by frame: what leaves which port, and which counters moved.
 
+#![allow(clippy::unwrap_used)]
+
 use control::schema::{VlanId, VlanMode, VlanSet};
 use vswitch::lab::{Design, Lab, PortDesign};
 use vswitch::notation::build;

@@ -1,6 +1,5 @@
 //! The ports as the control side has them, and how each type is opened.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use control::schema::{self, PortKind, VethDriver, XdpMode};
@@ -120,7 +119,7 @@ fn settings(port: &schema::Port, endpoint: &schema::Endpoint) -> Settings {
             .iter()
             .map(|prefix| Network { ip: prefix.address(), prefix: prefix.length() })
             .collect(),
-        gateways: endpoint.gateways.iter().copied().collect::<Vec<IpAddr>>(),
+        gateways: endpoint.gateways.clone(),
     }
 }
 
