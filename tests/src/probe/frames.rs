@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 use std::{fs::File, mem};
@@ -48,6 +48,7 @@ impl FrameSocket {
         let socket = Self { file: File::from(socket) };
         // What others send out of the interface is not what arrives there.
         socket.set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
+        socket.set(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)?;
         Ok(socket)
     }
 
@@ -75,13 +76,45 @@ impl FrameSocket {
         self.file.write_all(frame)
     }
 
-    /// The next frame that comes in, or none within the limit.
-    pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match self.file.read(buffer) {
-            Ok(length) => Ok(Some(length)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
+    /// The next frame that comes in, or none within the limit. The kernel takes a VLAN tag out of the frame and
+    /// tells it beside; here it is put back.
+    pub fn receive(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut frame = vec![0; 65536];
+        let mut part = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
+        let mut aside = [0_u64; 16];
+        // SAFETY: msghdr is plain integers and pointers, for which all zeros is a value.
+        let mut message: libc::msghdr = unsafe { mem::zeroed() };
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = aside.as_mut_ptr().cast();
+        message.msg_controllen = mem::size_of_val(&aside) as _;
+        // SAFETY: all that the message points to lives through the call and has the lengths that it gives.
+        let length = unsafe { libc::recvmsg(self.file.as_raw_fd(), &raw mut message, 0) };
+        if length < 0 {
+            let error = io::Error::last_os_error();
+            return if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) };
         }
+        frame.truncate(length as usize);
+        if let Some((protocol, tag)) = vlan_aside(&message) {
+            frame.splice(12..12, [protocol.to_be_bytes(), tag.to_be_bytes()].concat());
+        }
+        Ok(Some(frame))
+    }
+}
+
+/// The VLAN tag that the kernel took out of a frame: its protocol and its control information.
+fn vlan_aside(message: &libc::msghdr) -> Option<(u16, u16)> {
+    // SAFETY: the kernel filled the message in; CMSG_FIRSTHDR and CMSG_DATA stay within what it gave, and a
+    // PACKET_AUXDATA message holds a tpacket_auxdata, which is plain integers.
+    unsafe {
+        let header = libc::CMSG_FIRSTHDR(message);
+        if header.is_null() || (*header).cmsg_type != libc::PACKET_AUXDATA {
+            return None;
+        }
+        let aside: libc::tpacket_auxdata =
+            libc::CMSG_DATA(header).cast::<libc::tpacket_auxdata>().read_unaligned();
+        let valid = aside.tp_status & libc::TP_STATUS_VLAN_VALID != 0;
+        valid.then_some((aside.tp_vlan_tpid, aside.tp_vlan_tci))
     }
 }
 
@@ -135,17 +168,16 @@ pub fn send(name: &str, frame: &[u8], count: u64) -> io::Result<()> {
     (0..count).try_for_each(|_| socket.send(frame))
 }
 
-/// Prints `ready`, then each frame of an EtherType that arrives on an interface as hexadecimal digits, one a line,
-/// until none came for `quiet`.
+/// Prints `ready`, then each frame of an EtherType (behind a VLAN tag or not) that arrives on an interface as
+/// hexadecimal digits, one a line, until none came for `quiet`.
 pub fn watch(name: &str, ethertype: u16, quiet: Duration) -> io::Result<()> {
     let mut socket = FrameSocket::open(name)?;
     socket.limit(quiet)?;
     println!("ready");
-    let mut buffer = vec![0; 65536];
-    while let Some(length) = socket.receive(&mut buffer)? {
-        let frame = &buffer[..length];
-        if frame.get(12..14) == Some(&ethertype.to_be_bytes()) {
-            println!("{}", to_hex(frame));
+    while let Some(frame) = socket.receive()? {
+        let at = if frame.get(12..14) == Some(&0x8100_u16.to_be_bytes()) { 16 } else { 12 };
+        if frame.get(at..at + 2) == Some(&ethertype.to_be_bytes()) {
+            println!("{}", to_hex(&frame));
         }
     }
     Ok(())
