@@ -146,7 +146,9 @@ impl Lab {
     /// What a container runtime would do: a veth pair with one end in the container.
     pub fn make_pair(&self, container: &Container) {
         let (device, inside, mtu) = (container.device(), &container.namespace, container.mtu);
-        let peer = format!("peer name eth0 netns {} mtu {mtu}", inside.name());
+        // Made again it has the same MAC, so that nobody's neighbour table is out of date.
+        let mac = format!("02:00:00:09:00:{:02x}", container.number);
+        let peer = format!("peer name eth0 address {mac} netns {} mtu {mtu}", inside.name());
         self.host.ip(&format!("link add {device} mtu {mtu} type veth {peer}"));
         self.host.ip(&format!("link set {device} addrgenmode none up"));
         inside.ip(&format!("address add {}/24 dev eth0", container.v4));

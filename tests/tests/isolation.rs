@@ -89,18 +89,32 @@ fn a_tap_without_a_namespace_lets_the_host_reach_its_containers() {
 }
 
 #[test]
-fn a_shared_device_keeps_the_hosts_own_traffic() {
+fn a_device_with_addresses_of_the_host_is_taken_only_when_it_is_said_to_be_exclusive() {
     let lab = Lab::new("shared");
     let [wire, inner] =
         [lab.container("wire", Attachment::Packet, 1500), lab.container("inner", Attachment::Tap, 1500)];
     lab.host.ip(&format!("address add 10.9.0.100/24 dev {}", wire.device()));
     let host = "10.9.0.100".parse().expect("an address");
     await_ping(&wire.namespace, host);
-    let mut daemon = lab.start(&Lab::configuration("[1]", &[&wire, &inner]));
-    await_ping(&wire.namespace, inner.v4);
-    assert!(pings(&wire.namespace, host), "the switch took the host's own traffic");
+    let head = Lab::configuration("[1]", &[&inner]);
+    let mut daemon = lab.start(&head);
+    let ctl = daemon.ctl();
+    for kind in ["packet", "afxdp"] {
+        let port = |more| wire.port(more).replace("\"packet\"", &format!("\"{kind}\""));
+        let path = lab.write("shared.toml", &format!("{head}{}", port("")));
+        let refusal = ctl.attempt(&["apply", &path]).expect_err("it must be refused");
+        for part in ["wire", "10.9.0.100", "exclusive"] {
+            assert!(refusal.text.contains(part), "{kind}: {part} is missing: {}", refusal.text);
+        }
+        assert!(pings(&wire.namespace, host), "{kind}: a refusal disturbed the host");
+        let path = lab.write("exclusive.toml", &format!("{head}{}", port("exclusive = true")));
+        ctl.json(&["apply", &path]);
+        await_ping(&wire.namespace, inner.v4);
+        let path = lab.write("without.toml", &head);
+        ctl.json(&["apply", &path]);
+        await_ping(&wire.namespace, host);
+    }
     daemon.stop();
-    assert!(pings(&wire.namespace, host));
 }
 
 #[test]

@@ -32,7 +32,7 @@ impl Running {
         let plain = ["name", "type", "bridge", "state", "mtu", "mac", "queues"];
         let ports = ctl.rows(&["port", "list"]).into_iter();
         let ports = ports.map(|port| plain.iter().map(|field| port[*field].clone()).collect()).collect();
-        let inside = |container: &Container| container.namespace.ip("-o address show eth0");
+        let inside = |container: &Container| container.namespace.ip("-o address show eth0 scope global");
         (ctl.text(&["export"]), ports, [inside(&self.left), inside(&self.right)])
     }
 
@@ -78,7 +78,7 @@ fn newcomer(lines: &str) -> String {
 fn mistakes_in_the_document_are_refused_with_their_place() {
     let mut running = Running::start();
     let line = |text: &str| format!(":{}:", running.configuration.lines().count() + text.lines().count());
-    let unknown = newcomer("type = \"null\"\nadress = [\"10.9.0.77/24\"]");
+    let unknown = newcomer("type = \"tap\"\nifname = \"eth7\"\nadress = [\"10.9.0.77/24\"]");
     let place = line(&unknown);
     running.refuses("an unknown key", &unknown, &["newcomer", "adress", "address", &place]);
     running.refuses("a wrong type", &newcomer("type = \"tap\"\nmtu = \"big\""), &["newcomer", "mtu"]);

@@ -1,12 +1,14 @@
 //! Ends and new starts: what containers have outlives the daemon, and nothing of a removed port stays.
 
 use std::fs;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
+use vswitch_tests::binaries::binary;
 use vswitch_tests::lab::{assert_conserved, await_up};
-use vswitch_tests::namespace::run;
+use vswitch_tests::namespace::{messages, run};
 use vswitch_tests::traffic::{await_ping, iperf_server, pings};
 use vswitch_tests::wait::SOON;
 use vswitch_tests::{Attachment, Container, Daemon, Lab, wait_until};
@@ -187,14 +189,25 @@ fn later_edits_come_back_unless_the_file_has_changed() {
 }
 
 #[test]
-fn a_second_daemon_on_the_same_socket_refuses_and_disturbs_nothing() {
+fn a_second_daemon_on_the_same_socket_or_state_refuses_and_disturbs_nothing() {
     let lab = Lab::new("second");
     let [left, right] = pair(&lab, Attachment::Tap);
     let configuration = Lab::configuration("[1]", &[&left, &right]);
     let mut daemon = lab.start(&configuration);
     await_ping(&left.namespace, right.v4);
-    let failure = Daemon::attempt(&lab.host, lab.folder(), &configuration, &[]).expect_err("it must refuse");
-    assert!(failure.contains("control.sock"), "the message should name the socket: {failure}");
+    let text = |path: PathBuf| path.to_str().expect("a path is text").to_owned();
+    for (socket, state, named) in [
+        (daemon.socket(), lab.folder().join("other"), "control.sock"),
+        (lab.folder().join("other.sock"), daemon.state_folder(), "state"),
+    ] {
+        let mut command = lab.host.command(binary("vswitchd"));
+        command.arg("--config").arg(daemon.configuration());
+        command.args(["--socket", &text(socket), "--state-dir", &text(state)]);
+        let output = command.output().expect("ip starts");
+        let said = messages(&output);
+        assert!(!output.status.success(), "a second daemon ran: {said}");
+        assert!(said.contains(named) && said.contains("vswitchd"), "{named} should be named: {said}");
+    }
     assert!(pings(&left.namespace, right.v4), "the first daemon was disturbed");
     daemon.ctl().json(&["status"]);
     daemon.stop();

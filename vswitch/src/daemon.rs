@@ -16,7 +16,7 @@ use crate::config::state::Origin;
 use crate::config::{Start, Store, diff, edit};
 use crate::notation;
 use crate::server::Backend;
-use crate::switch::{ApplyError, AtStart, Cause, StartError, Switch};
+use crate::switch::{ApplyError, AtStart, Cause, StartError, Switch, remove_orphans};
 
 /// What a daemon starts with.
 pub struct Options {
@@ -62,6 +62,9 @@ impl Daemon {
         let switch = Switch::start(start.config.clone(), at_start, u64::from_ne_bytes(seed))?;
         if start.unsaved {
             store.save(&start.config, start.origin)?;
+        }
+        if let Some(before) = &start.before {
+            remove_orphans(before, &start.config);
         }
         Ok(Arc::new(Daemon {
             switch,

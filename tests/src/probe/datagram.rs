@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// An answer that takes longer is counted as lost.
 const LOST: Duration = Duration::from_millis(500);
 
-/// Round-trip times, microseconds.
+/// Round-trip times, microseconds; 0 when none was answered.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RoundTrips {
     /// Answers that came.
@@ -53,13 +53,13 @@ pub fn round_trips(address: SocketAddr, count: u64, size: usize) -> io::Result<R
         }
     }
     times.sort_by(f64::total_cmp);
-    let share = |part: f64| times.get((times.len() as f64 * part) as usize).copied().unwrap_or(f64::NAN);
+    let share = |part: f64| times.get((times.len() as f64 * part) as usize).copied().unwrap_or(0.0);
     Ok(RoundTrips {
         answered: times.len() as u64,
         lost,
         p50_us: share(0.5),
         p99_us: share(0.99),
-        max_us: times.last().copied().unwrap_or(f64::NAN),
+        max_us: times.last().copied().unwrap_or(0.0),
     })
 }
 

@@ -170,6 +170,15 @@ impl Switch {
     }
 }
 
+/// Removes the interfaces of ports that are in the desired state `before` and no longer in `now`: they went out of
+/// it while no switch ran.
+pub fn remove_orphans(before: &Config, now: &Config) {
+    let kept = |old: &schema::Port| {
+        now.ports.iter().any(|new| new.name == old.name && new.kind.interface() == old.kind.interface())
+    };
+    ports::remove_interfaces(before.ports.iter().filter(|old| !kept(old)));
+}
+
 impl Drop for Switch {
     fn drop(&mut self) {
         self.stop();

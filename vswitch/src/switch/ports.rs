@@ -204,6 +204,24 @@ pub fn open(port: &schema::Port, arena: &Arena, workers: usize) -> Result<Box<dy
     }
 }
 
+/// Removes the interfaces that these ports had when a switch before this one ran, where they are still there and
+/// still marked as theirs.
+pub fn remove_interfaces<'a>(ports: impl IntoIterator<Item = &'a schema::Port>) {
+    let remove = |port: &schema::Port| {
+        let Some(endpoint) = endpoint(port) else { return };
+        let netns = endpoint.netns.as_ref().map(|netns| netns.path().display().to_string());
+        let (name, ifname) = (port.name.as_str(), endpoint.ifname.as_str());
+        let outcome = match port.kind {
+            PortKind::Tap(_) => tap::remove(name, netns.as_deref(), ifname),
+            _ => veth::remove(name, netns.as_deref(), ifname),
+        };
+        if let Err(error) = outcome {
+            eprintln!("vswitchd: port \"{name}\" is no longer configured, but its interface stays: {error}");
+        }
+    };
+    in_parallel(ports.into_iter().collect(), remove);
+}
+
 /// Opens our end of a veth pair with the driver that the configuration names.
 fn open_host_end(
     pair: &veth::OpenVeth,

@@ -138,6 +138,8 @@ pub struct Start {
     pub config: Config,
     /// Where it comes from.
     pub source: ConfigSource,
+    /// What was desired before, when the file takes the place of a stored state.
+    pub before: Option<Config>,
     /// To be stored with it.
     pub origin: Origin,
     /// Whether it must be stored, because the directory does not hold it.
@@ -208,6 +210,7 @@ impl Store {
                 Some((path, Digest::of(&bytes), bytes))
             }
         };
+        let mut before = None;
         let (config, source, origin) = match (file, stored) {
             (None, None) => (Config::default(), ConfigSource::Empty, Origin::default()),
             (None, Some(stored)) => (stored.config, ConfigSource::Stored, stored.origin),
@@ -215,7 +218,8 @@ impl Store {
                 let origin = Origin { file: Some(digest), ..stored.origin };
                 (stored.config, ConfigSource::Stored, origin)
             }
-            (Some((path, digest, bytes)), _) => {
+            (Some((path, digest, bytes)), stored) => {
+                before = stored.map(|stored| stored.config);
                 let name = path.display().to_string();
                 let config = Config::parse_bytes(&bytes, &name).map_err(StateError::Config)?;
                 (config, ConfigSource::File, Origin::file(digest))
@@ -225,7 +229,7 @@ impl Store {
             Some(current) => current.config != config || current.origin != origin,
             None => source != ConfigSource::Empty,
         };
-        Ok(Start { config, source, origin, unsaved, notes })
+        Ok(Start { config, source, before, origin, unsaved, notes })
     }
 
     /// The last good state. Says in `notes` what was wrong with a newer one.
