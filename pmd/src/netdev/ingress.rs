@@ -132,8 +132,11 @@ fn new_chain(device: &str) -> Request {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
     use super::*;
-    use crate::netdev::link::{Change, Links, VethEnd};
+    use crate::netdev::link::{Change, Links, VethEnd, mac_text};
     use crate::netdev::testing::Sandbox;
 
     /// A "host" with an address on `lo` and an unaddressed device, and a container behind it.
@@ -173,6 +176,33 @@ mod tests {
         reopen(sandbox.netns(0), "host0").unwrap();
         let (answered, text) = sandbox.exec(1, &PING);
         assert!(answered, "a reopened host end does not answer: {text}");
+    }
+
+    /// Whether a datagram from the container reaches a socket of the host, ARP left aside.
+    fn datagram_arrives(sandbox: &Sandbox) -> bool {
+        let host = Links::open(sandbox.netns(0)).unwrap().get("host0").unwrap();
+        let mac = mac_text(host.mac);
+        sandbox.ip(1, &["neigh", "replace", "192.0.2.1", "lladdr", &mac, "dev", "eth0", "nud", "permanent"]);
+        let bind = |address: &str| Ok(UdpSocket::bind(address).unwrap());
+        let receiver = sandbox.netns(0).run(|| bind("192.0.2.1:0")).unwrap();
+        let sender = sandbox.netns(1).run(|| bind("192.0.2.2:0")).unwrap();
+        receiver.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        sender.send_to(b"hello", receiver.local_addr().unwrap()).unwrap();
+        receiver.recv(&mut [0; 16]).is_ok()
+    }
+
+    #[test]
+    fn no_datagram_passes_either_wall() {
+        let sandbox = host_and_container();
+        bring_up(&sandbox);
+        assert!(datagram_arrives(&sandbox), "the test's own premise: an open host end takes datagrams");
+        close(sandbox.netns(0), &["host0"]).unwrap();
+        assert!(!datagram_arrives(&sandbox), "past the chain");
+        reopen(sandbox.netns(0), "host0").unwrap();
+        // The premise's route back would let datagrams in; a host end of ours has none.
+        sandbox.ip(0, &["route", "del", "192.0.2.2/32", "dev", "host0"]);
+        harden(sandbox.netns(0), "host0").unwrap();
+        assert!(!datagram_arrives(&sandbox), "past the second wall");
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod open;
 mod rx;
 mod tx;
 
-pub use open::{OpenPacket, PacketConfig, open, open_device};
+pub use open::{OpenPacket, PacketConfig, open, open_device, release};
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -154,6 +154,20 @@ mod tests {
         Box::new(one).close(Fate::Leave).unwrap();
         assert_eq!(sandbox.exec(0, &["nft", "list", "ruleset"]).1, "");
         assert!(sandbox.ip(0, &["link", "show", "h1"]).contains("state DOWN"));
+    }
+
+    #[test]
+    fn a_device_that_a_killed_switch_held_is_taken_again_or_released() {
+        let sandbox = containers();
+        // Dropped without `close`, as when the process dies.
+        drop(port(&sandbox, "h1"));
+        assert!(sandbox.exec(0, &["nft", "list", "ruleset"]).1.contains("vswitch-h1"));
+        drop(port(&sandbox, "h1"));
+        for _ in 0..2 {
+            release(Some(sandbox.name(0)), "h1").unwrap();
+            assert_eq!(sandbox.exec(0, &["nft", "list", "ruleset"]).1, "");
+        }
+        release(Some("vs-no-such"), "h1").unwrap();
     }
 
     #[test]

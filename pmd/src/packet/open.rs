@@ -74,6 +74,15 @@ pub fn open(config: &PacketConfig) -> Result<OpenPacket, Error> {
     opened
 }
 
+/// Gives a device back to the kernel's stack that a switch held when it was killed. A device that was not held, or
+/// is gone with its namespace, is fine.
+pub fn release(netns: Option<&str>, device: &str) -> Result<(), Error> {
+    match Netns::open_or_own(netns) {
+        Err(Error::NamespaceMissing { .. }) => Ok(()),
+        netns => ingress::reopen(&netns?, device),
+    }
+}
+
 /// Opens packet sockets on a device that the caller has made, closed and set up: a veth's host end.
 pub fn open_device(netns: &Netns, device: Device, queues: u16) -> Result<OpenPacket, Error> {
     if !(1..=QUEUES_MAX).contains(&queues) {

@@ -253,3 +253,96 @@ impl RxQueue for Rx {
         self.missed.get()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::offload::{Checksum, Offload};
+
+    /// Fills places as the kernel would: a header, then bytes that tell the frame.
+    fn arrive(scratch: &mut Scratch<'_>, lengths: &[usize]) -> Vec<Arrival> {
+        let header = virtio::encode(
+            &Offload { checksum: Checksum::Partial { start: 34, offset: 6 }, ..Offload::NONE },
+            &[],
+            64,
+        );
+        for (i, (place, len)) in scratch.rest().chunks_exact_mut(PLACE).zip(lengths).enumerate() {
+            place[HEADROOM - HEADER..HEADROOM].copy_from_slice(&header[..HEADER]);
+            place[HEADROOM..HEADROOM + len].fill(i as u8 + 1);
+        }
+        lengths.iter().map(|len| Arrival { read: HEADER + len, cut: false, tag: None }).collect()
+    }
+
+    #[test]
+    fn frames_of_all_sizes_are_moved_together_unharmed() {
+        let cases: [&[usize]; 5] = [
+            &[60; 7],
+            &[1514, 60, 60_000, 60, 5000, 100, 64],
+            &[MAX_FRAME; 7],
+            &[SMALL, SMALL + 1, SMALL, MAX_FRAME, 64, 1514, 60],
+            &[65_000, 60, 60],
+        ];
+        for lengths in cases {
+            let mut memory = RxMemory::new();
+            let (mut batch, mut scratch) = memory.lend();
+            let arrivals = arrive(&mut scratch, lengths);
+            Rx::push(&mut batch, &mut scratch, &arrivals);
+            assert_eq!(batch.len(), lengths.len());
+            for (i, len) in lengths.iter().enumerate() {
+                assert_eq!(batch.head(i).len(), *len, "{lengths:?}");
+                assert!(batch.head(i).iter().all(|byte| *byte == i as u8 + 1), "frame {i} of {lengths:?}");
+                assert_eq!(batch.offload(i).checksum, Checksum::Partial { start: 34, offset: 6 });
+            }
+        }
+    }
+
+    #[test]
+    fn small_frames_leave_room_for_many_more() {
+        let mut memory = RxMemory::new();
+        let (mut batch, mut scratch) = memory.lend();
+        while !batch.is_full() {
+            let arrivals = arrive(&mut scratch, &[1514; CALL][..CALL.min(BATCH - batch.len())]);
+            Rx::push(&mut batch, &mut scratch, &arrivals);
+        }
+        assert_eq!(batch.len(), BATCH);
+    }
+
+    #[test]
+    fn cut_short_and_contradicting_frames_are_refused_and_the_others_kept() {
+        let mut memory = RxMemory::new();
+        let (mut batch, mut scratch) = memory.lend();
+        let mut arrivals = arrive(&mut scratch, &[60, 100, 60, 60, 60]);
+        arrivals[0].cut = true;
+        arrivals[2].read = HEADER + 13;
+        arrivals[3].read = 5;
+        scratch.rest()[4 * PLACE + HEADROOM - HEADER + 6] = 0; // the checksum starts in the Ethernet header
+        Rx::push(&mut batch, &mut scratch, &arrivals);
+        assert_eq!((batch.len(), batch.head(0).len(), batch.head(0)[99]), (1, 100, 2));
+        assert_eq!((batch.refused().too_long, batch.refused().bad_offload), (3, 1));
+    }
+
+    #[test]
+    fn a_tag_is_put_back_and_positions_move_with_it() {
+        let mut memory = RxMemory::new();
+        let (mut batch, mut scratch) = memory.lend();
+        let mut arrivals = arrive(&mut scratch, &[60, 60]);
+        let data = |status: u32| libc::tpacket_auxdata {
+            tp_status: status,
+            tp_len: 60,
+            tp_snaplen: 60,
+            tp_mac: 0,
+            tp_net: 0,
+            tp_vlan_tci: 0x6007,
+            tp_vlan_tpid: 0x88a8,
+        };
+        let (valid, known) = (libc::TP_STATUS_VLAN_VALID, libc::TP_STATUS_VLAN_TPID_VALID);
+        assert_eq!(tag_of(&data(0)), None);
+        assert_eq!(tag_of(&data(valid)), Some([0x81, 0, 0x60, 7]));
+        arrivals[1].tag = tag_of(&data(valid | known));
+        Rx::push(&mut batch, &mut scratch, &arrivals);
+        let tagged = batch.head(1);
+        assert_eq!((tagged.len(), &tagged[11..18]), (64, &[2, 0x88, 0xa8, 0x60, 7, 2, 2][..]));
+        assert_eq!(batch.offload(1).checksum, Checksum::Partial { start: 38, offset: 6 });
+        assert_eq!(batch.head(0).len(), 60);
+    }
+}

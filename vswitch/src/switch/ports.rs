@@ -205,15 +205,23 @@ pub fn open(port: &schema::Port, arena: &Arena, workers: usize) -> Result<Box<dy
 }
 
 /// Removes the interfaces that these ports had when a switch before this one ran, where they are still there and
-/// still marked as theirs.
+/// still marked as theirs; gives the host's devices back that it held when it was killed.
 pub fn remove_interfaces<'a>(ports: impl IntoIterator<Item = &'a schema::Port>) {
     let remove = |port: &schema::Port| {
-        let Some(endpoint) = endpoint(port) else { return };
-        let netns = endpoint.netns.as_ref().map(|netns| netns.path().display().to_string());
-        let (name, ifname) = (port.name.as_str(), endpoint.ifname.as_str());
-        let outcome = match port.kind {
-            PortKind::Tap(_) => tap::remove(name, netns.as_deref(), ifname),
-            _ => veth::remove(name, netns.as_deref(), ifname),
+        let name = port.name.as_str();
+        let path =
+            |netns: &Option<schema::Netns>| netns.as_ref().map(|netns| netns.path().display().to_string());
+        let outcome = match &port.kind {
+            PortKind::Tap(tap) => {
+                tap::remove(name, path(&tap.endpoint.netns).as_deref(), tap.endpoint.ifname.as_str())
+            }
+            PortKind::Veth(veth) => {
+                veth::remove(name, path(&veth.endpoint.netns).as_deref(), veth.endpoint.ifname.as_str())
+            }
+            PortKind::Packet(packet) => {
+                packet::release(path(&packet.netns).as_deref(), packet.device.as_str())
+            }
+            PortKind::Afxdp(_) | PortKind::Pcap(_) | PortKind::Null(_) => Ok(()),
         };
         if let Err(error) = outcome {
             eprintln!("vswitchd: port \"{name}\" is no longer configured, but its interface stays: {error}");
