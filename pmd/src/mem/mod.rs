@@ -1,7 +1,7 @@
 //! `mem`: ports in memory, for tests and benches, and the model of a driver.
 //!
 //! Two queues of packets and no device. The test holds the [`End`] and plays the machine at the other
-//! side; the switch has the [`Port`]. In the owning variant frames arrive in arena buffers and leave by
+//! side; the switch has the [`Port`](crate::Port). In the owning variant frames arrive in arena buffers and leave by
 //! taking them, as AF_XDP does; in the [lending](Lending) one they arrive as a private head and segments in
 //! memory that is not ours and leave as copies, as a guest's ring does.
 

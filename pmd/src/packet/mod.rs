@@ -2,7 +2,7 @@
 //!
 //! Frames of up to 64 KB with partial checksums pass both ways, so a veth keeps all its offloads. A packet
 //! socket takes nothing away from the kernel's own stack; the device is closed to it while the port is open
-//! (see [`netdev::ingress`](crate::netdev::ingress)), and given back when the port ends.
+//! (see [`crate::netdev::ingress`]), and given back when the port ends.
 //!
 //! VLAN tags, which the kernel strips from a frame into a field of its own, are put back before anybody sees
 //! the frame. Several queues are several sockets in one fan-out group, one flow always on the same.

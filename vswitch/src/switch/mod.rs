@@ -3,7 +3,7 @@
 //! What holds everything together on the control side. A change goes through [`apply`](Switch::apply):
 //! planned, opened, handed to the workers, or undone. Control threads lock the state, block on the kernel and
 //! on workers' answers, and never hold what a worker needs; a worker is told things by its mailbox and by a
-//! new [`Snapshot`](crate::snapshot::Snapshot).
+//! new [snapshot](crate::snapshot).
 
 mod apply;
 mod compile;

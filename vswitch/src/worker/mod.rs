@@ -3,7 +3,7 @@
 //! One core, start to finish: a batch is received, decided, sent and its buffers returned before the next
 //! is taken. [`Worker::turn`] is one round over everything; [`Worker::run`] goes round until it is told to
 //! stop, and sleeps on descriptors when there has been nothing for a while. Between bursts it reads its
-//! [mailbox](mailbox), which is all that others can tell it. It knows ports as indices and drivers by the
+//! [`mailbox`], which is all that others can tell it. It knows ports as indices and drivers by the
 //! port contract; it knows no names, no files and no clock but the one passed in.
 
 mod burst;

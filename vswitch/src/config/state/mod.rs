@@ -3,7 +3,7 @@
 //! `state.toml` is the state, `state.toml.previous` the one before the last change, `lock` keeps a second
 //! daemon out. A new state is written beside the old one and synced before it takes its name, so that at
 //! any moment, also when the machine loses power, one of the two is whole. Each carries a checksum
-//! ([`document`]): a damaged one is never believed, the other is used then and the log says so.
+//! (`document`): a damaged one is never believed, the other is used then and the log says so.
 //!
 //! Saving has two halves, so that the running switch and the disk agree: [`Store::prepare`] does all that
 //! can fail for want of space or rights; then the switch changes; [`Store::commit`] only renames.
