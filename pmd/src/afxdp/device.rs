@@ -1,6 +1,7 @@
-//! What a device must be asked or told for AF_XDP and netlink is not needed for: its queues, promiscuity, checksums.
+//! What a device must be asked or told for AF_XDP that netlink is not needed for: its queues, its VLAN offloads,
+//! promiscuity; and the way into its network namespace by a descriptor.
 //!
-//! Called by `open.rs`, in the device's network namespace.
+//! Called when a port is opened or closed.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -88,4 +89,23 @@ fn ethtool(device: &str, words: &mut [u32]) -> io::Result<()> {
     // SAFETY: the request and the structure that it points to, of the size that the command has, outlive the call.
     let rc = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as libc::Ioctl, &mut request) };
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A descriptor of the calling thread's network namespace.
+pub(super) fn current_netns() -> io::Result<OwnedFd> {
+    Ok(std::fs::File::open("/proc/thread-self/ns/net")?.into())
+}
+
+/// Runs `work` on a thread of its own inside the network namespace `netns`.
+pub(super) fn within<T: Send>(netns: &OwnedFd, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            // SAFETY: no pointers; changes the namespace of this short-lived thread only.
+            if unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(work())
+        });
+        inside.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
+    })
 }

@@ -10,10 +10,12 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::device::{INSERTS_TAGS, STRIPS_TAGS, promiscuous_socket, queue_count, switch_offload};
+use super::device::{
+    INSERTS_TAGS, STRIPS_TAGS, current_netns, promiscuous_socket, queue_count, switch_offload,
+};
 use super::lent::Lent;
-use super::program::{Attachment, Company, ProgramError, SocketMap, Unclaimed, XdpMode, current_netns};
-use super::socket::{Bound, Mode, OpenSocket, Queue, RingSizes, Rings, SocketError, set_kick_budget};
+use super::program::{Attachment, Company, ProgramError, SocketMap, Unclaimed, XdpMode};
+use super::socket::{Bound, Mode, OpenSocket, Queue, RingSizes, Rings, SocketError, allow_bursts};
 use super::umem::{CHUNK_SIZE, KERNEL_HEADROOM, of_arena};
 use crate::arena::{Arena, FRAME_SIZE, HEADROOM};
 use crate::netdev::link::Change;
@@ -276,7 +278,7 @@ fn open_queues(
         let bound = bound?;
         lent.set_lost(bound.zero_copy);
         let metadata = queues.first().map_or(socket.has_metadata(), |other| other.metadata);
-        set_kick_budget(socket.fd(), KICK_BUDGET.min(sizes.tx));
+        allow_bursts(socket.fd(), KICK_BUDGET.min(sizes.tx));
         first.get_or_insert(bound);
         queues.push(OpenQueue { socket: socket.into_fd(), queue, sizes, bound, metadata, rings, lent });
     }

@@ -10,8 +10,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::device::within;
 use super::lent::Lent;
-use super::program::within;
 use super::socket::{Queue, has_error, wait_for_release};
 
 pub(super) struct Shared {

@@ -10,15 +10,18 @@
 //! Reference: `Documentation/networking/af_xdp.rst` of the kernel.
 #![allow(unsafe_code)]
 
+mod error;
+
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use thiserror::Error;
-
 use super::ring::{Consumer, Descriptor, Producer, RingKind};
 use super::umem::Umem;
+use error::explain;
+
+pub use error::SocketError;
 
 /// How long a queue may stay taken after its socket was closed.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
@@ -72,103 +75,6 @@ pub struct Queue {
     pub ifindex: u32,
     /// The device's rx and tx queue.
     pub queue: u32,
-}
-
-/// Why an AF_XDP socket could not be opened.
-#[derive(Debug, Error)]
-pub enum SocketError {
-    /// No right to make or bind AF_XDP sockets.
-    #[error(
-        "{device}: {call}: {source}: AF_XDP needs CAP_NET_RAW and CAP_NET_ADMIN; run as root or grant them"
-    )]
-    NoPrivilege {
-        /// The device.
-        device: String,
-        /// The system call.
-        call: &'static str,
-        /// Its error.
-        source: io::Error,
-    },
-    /// The kernel will not pin the arena.
-    #[error(
-        "{device}: XDP_UMEM_REG: {source}: pinning {mib} MiB of frame memory exceeds the memory-lock limit; raise \
-         it (LimitMEMLOCK=infinity in a unit file, ulimit -l unlimited), grant CAP_IPC_LOCK, or set fewer frames"
-    )]
-    MemoryLock {
-        /// The device.
-        device: String,
-        /// Mebibytes that were to be pinned.
-        mib: usize,
-        /// The error.
-        source: io::Error,
-    },
-    /// Somebody has the queue.
-    #[error(
-        "{device}: bind queue {queue}: {source}: the queue already has an AF_XDP socket; stop the program that \
-         holds it or use another queue"
-    )]
-    QueueBusy {
-        /// The device.
-        device: String,
-        /// The queue.
-        queue: u32,
-        /// The error.
-        source: io::Error,
-    },
-    /// Zero-copy was demanded of a driver that cannot.
-    #[error(
-        "{device}: bind queue {queue} zero-copy: {source}: its driver has no zero-copy; use mode = \"auto\" or \"copy\""
-    )]
-    NoZeroCopy {
-        /// The device.
-        device: String,
-        /// The queue.
-        queue: u32,
-        /// The error.
-        source: io::Error,
-    },
-    /// No such device.
-    #[error(
-        "{device}: bind queue {queue}: {source}: no such device in this namespace; it was removed or moved"
-    )]
-    NoDevice {
-        /// The device.
-        device: String,
-        /// The queue.
-        queue: u32,
-        /// The error.
-        source: io::Error,
-    },
-    /// No such queue.
-    #[error("{device}: bind queue {queue}: {source}: the device has no such queue (see ethtool -l {device})")]
-    NoQueue {
-        /// The device.
-        device: String,
-        /// The queue.
-        queue: u32,
-        /// The error.
-        source: io::Error,
-    },
-    /// The kernel has no AF_XDP.
-    #[error("{device}: {call}: {source}: this kernel lacks AF_XDP (CONFIG_XDP_SOCKETS) or is older than 5.4")]
-    NoKernelSupport {
-        /// The device.
-        device: String,
-        /// The system call.
-        call: &'static str,
-        /// Its error.
-        source: io::Error,
-    },
-    /// Anything else, by its call.
-    #[error("{device}: {call}: {source}")]
-    System {
-        /// The device.
-        device: String,
-        /// The system call.
-        call: &'static str,
-        /// Its error.
-        source: io::Error,
-    },
 }
 
 /// Frames that the kernel dropped or refused, since the socket was made (`XDP_STATISTICS`).
@@ -242,12 +148,13 @@ impl OpenSocket {
     /// # Errors
     /// [`SocketError::MemoryLock`] above the limit of locked memory; else [`SocketError::System`].
     pub fn register(&mut self, umem: &Umem) -> Result<(), SocketError> {
-        let with_metadata = set_option(self.fd.as_fd(), libc::XDP_UMEM_REG, &umem.registration(true));
+        let with_metadata =
+            set_option(self.fd.as_fd(), libc::SOL_XDP, libc::XDP_UMEM_REG, &umem.registration(true));
         self.metadata = with_metadata.is_ok();
         let result = match with_metadata {
             // Kernels before 6.8 do not know the flag.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                set_option(self.fd.as_fd(), libc::XDP_UMEM_REG, &umem.registration(false))
+                set_option(self.fd.as_fd(), libc::SOL_XDP, libc::XDP_UMEM_REG, &umem.registration(false))
             }
             other => other,
         };
@@ -278,7 +185,7 @@ impl OpenSocket {
             (libc::XDP_TX_RING, sizes.tx, "setsockopt(XDP_TX_RING)"),
         ];
         for (option, size, call) in options {
-            set_option(self.fd.as_fd(), option, &size)
+            set_option(self.fd.as_fd(), libc::SOL_XDP, option, &size)
                 .map_err(|source| explain(&self.queue, call, source))?;
         }
         Rings::map(self.fd.as_fd(), sizes).map_err(|source| explain(&self.queue, "mmap of the rings", source))
@@ -449,13 +356,16 @@ fn later_is_fine(error: io::Error) -> io::Result<()> {
     }
 }
 
-/// Sends up to `descriptors` in one [`kick_tx`] of a copy-mode socket, where the kernel can (Linux 6.17 on; else it
-/// stays at 32).
-pub fn set_kick_budget(socket: BorrowedFd<'_>, descriptors: u32) {
+/// Lets a copy-mode socket send many frames at a time: up to `descriptors` in one [`kick_tx`] where the kernel can
+/// (Linux 6.17 on; else it stays at 32), and as many on their way as a full tx ring has.
+pub fn allow_bursts(socket: BorrowedFd<'_>, descriptors: u32) {
     /// From `linux/if_xdp.h`.
     const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
-    // Older kernels do not know it, and work as they always did.
-    let _ = set_option(socket, XDP_MAX_TX_SKB_BUDGET, &descriptors);
+    // Frames of a full ring, as the kernel counts their memory; without the privilege it stays at the default.
+    const SEND_BUFFER: libc::c_int = 16 << 20;
+    // Best effort both: without them all works, a little slower.
+    let _ = set_option(socket, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &descriptors);
+    let _ = set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &SEND_BUFFER);
 }
 
 /// True when the kernel has reported an error on the socket: its device was unregistered.
@@ -501,12 +411,17 @@ fn probe(queue: &Queue) -> Result<(), SocketError> {
     result.map_err(|source| explain(queue, "bind(AF_XDP)", source))
 }
 
-fn set_option<T>(socket: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
+fn set_option<T>(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
     // SAFETY: the value lives through the call and its true size is given.
     let rc = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_XDP,
+            level,
             option,
             std::ptr::from_ref(value).cast(),
             size_of::<T>() as libc::socklen_t,
@@ -530,16 +445,3 @@ fn get_option<T: Plain>(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Resu
 trait Plain {}
 impl Plain for libc::xdp_options {}
 impl Plain for libc::xdp_statistics {}
-
-/// Turns an errno into the likely cause and the fix.
-fn explain(queue: &Queue, call: &'static str, source: io::Error) -> SocketError {
-    let Queue { device, queue, .. } = queue.clone();
-    match source.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => SocketError::NoPrivilege { device, call, source },
-        Some(libc::EAFNOSUPPORT | libc::ENOPROTOOPT) => SocketError::NoKernelSupport { device, call, source },
-        Some(libc::EBUSY) => SocketError::QueueBusy { device, queue, source },
-        Some(libc::ENODEV | libc::ENXIO) => SocketError::NoDevice { device, queue, source },
-        Some(libc::EINVAL) if call.starts_with("bind") => SocketError::NoQueue { device, queue, source },
-        _ => SocketError::System { device, call, source },
-    }
-}

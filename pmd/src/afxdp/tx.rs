@@ -80,14 +80,25 @@ impl Tx {
     /// Has the kernel send what it has not taken yet, if it waits to be told.
     #[inline]
     fn kick(&mut self) {
-        let waiting = if self.shared.is_zero_copy() { self.lent.count() } else { self.tx.pending() };
-        if waiting == 0 || !self.tx.needs_wakeup() {
-            return;
+        let mut waiting = self.waiting();
+        while waiting > 0 && self.tx.needs_wakeup() {
+            self.down = match kick_tx(self.shared.fd()) {
+                Ok(()) => false,
+                Err(error) => is_down(&error),
+            };
+            // Older kernels take 32 at a time. One that took none has a reason that will pass.
+            let left = self.waiting();
+            if self.shared.is_zero_copy() || left >= waiting {
+                break;
+            }
+            waiting = left;
         }
-        self.down = match kick_tx(self.shared.fd()) {
-            Ok(()) => false,
-            Err(error) => is_down(&error),
-        };
+    }
+
+    /// Descriptors that the kernel may have to be told of.
+    #[inline]
+    fn waiting(&self) -> u32 {
+        if self.shared.is_zero_copy() { self.lent.count() } else { self.tx.pending() }
     }
 
     /// Puts the frame in `chain` into the ring.
@@ -222,7 +233,7 @@ impl TxQueue for Tx {
         }
         self.reap(pool);
         // What the kernel has taken needs no more of us in copy mode; it is reaped with the next burst.
-        if self.shared.is_zero_copy() { self.lent.count() > 0 } else { self.tx.pending() > 0 }
+        self.waiting() > 0
     }
 
     fn outstanding(&self) -> u32 {
