@@ -6,10 +6,11 @@
 mod lab;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use lab::{Container, FAR, NEAR, RawEnd, eventually, frame, ip, private_pair};
 use pmd::afxdp::{
@@ -21,6 +22,9 @@ use pmd::{
     Arena, BATCH, Burst, Checksum, Fate, Features, HugePages, Offload, Port, Prefixes, RxMemory, RxQueue,
     TxItem, TxQueue, TxReport,
 };
+
+/// How long a connection may stand still.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 fn arena() -> Arena {
     Arena::new(8192, HugePages::Off).unwrap()
@@ -100,6 +104,7 @@ impl Rig {
         let listener = self.two.spawn(move || TcpListener::bind((address, 4711)).unwrap()).join().unwrap();
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
             let mut got = Vec::new();
             stream.read_to_end(&mut got).unwrap();
             stream.write_all(&got).unwrap();
@@ -107,7 +112,10 @@ impl Rig {
         let sent: Vec<u8> = (0..bytes).map(|i| (i * 31 + i / 251) as u8).collect();
         let copy = sent.clone();
         let client = self.one.spawn(move || {
-            let mut stream = TcpStream::connect((address, 4711)).unwrap();
+            let place = (address, 4711).to_socket_addrs().unwrap().next().unwrap();
+            let mut stream = TcpStream::connect_timeout(&place, PATIENCE).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_write_timeout(Some(PATIENCE)).unwrap();
             stream.write_all(&copy).unwrap();
             stream.shutdown(Shutdown::Write).unwrap();
             let mut back = Vec::new();
@@ -162,6 +170,37 @@ fn tcp_crosses_with_default_offloads() {
         assert_eq!(rig.checksum_errors(), 0);
         rig.finish();
     }
+}
+
+/// The container's own tunnel: the checksum that is left to us lies in the inner frame.
+#[test]
+fn tcp_crosses_inside_a_containers_tunnel() {
+    let rig = Rig::new(1500, |features| features);
+    for (container, own, other) in [(&rig.one, 1, 2), (&rig.two, 2, 1)] {
+        let name = container.name.as_str();
+        ip(&[
+            "-n",
+            name,
+            "link",
+            "add",
+            "vx0",
+            "type",
+            "vxlan",
+            "id",
+            "7",
+            "dstport",
+            "4789",
+            "remote",
+            &format!("10.77.0.{other}"),
+            "dev",
+            "eth0",
+        ]);
+        ip(&["-n", name, "addr", "add", &format!("10.78.0.{own}/24"), "dev", "vx0"]);
+        ip(&["-n", name, "link", "set", "vx0", "up"]);
+    }
+    rig.tcp_echo("10.78.0.2", 4 << 20);
+    assert_eq!(rig.checksum_errors(), 0);
+    rig.finish();
 }
 
 /// A frame with a VLAN tag arrives with it.

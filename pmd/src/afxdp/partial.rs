@@ -4,6 +4,9 @@
 //! told so by metadata; an AF_XDP socket is not. The frame's content tells: the field then holds the sum of the
 //! pseudo-header, not complemented, which is what the device's part starts from.
 //!
+//! A container may run a tunnel of its own. Then the unfinished checksum is that of the inner frame, and the outer
+//! one, if there is any, is right as soon as the inner one is: both levels are looked at.
+//!
 //! A complete frame can look like that by chance, once in 65,536. Completing it again changes nothing: a field that
 //! is right and equals the pseudo-header's sum is its own completion. But a frame that was damaged on a wire might
 //! be "repaired" so; hence this is asked of local peers only, where there is no wire.
@@ -14,14 +17,42 @@ use crate::offload::Checksum;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// Reads the frame's headers from its first bytes: Ethernet, up to two VLAN tags, IPv4 or IPv6, TCP or UDP.
+/// UDP ports of VXLAN (RFC 7348), of Linux's VXLAN before it had a number, and of Geneve (RFC 8926).
+const VXLAN: u16 = 4789;
+const VXLAN_OF_OLD: u16 = 8472;
+const GENEVE: u16 = 6081;
+
+/// Reads the frame's headers from its first bytes: Ethernet, up to two VLAN tags, IPv4 or IPv6, TCP or UDP; and the
+/// same again inside a VXLAN or Geneve tunnel.
 #[inline]
 pub(super) fn partial_checksum(head: &[u8]) -> Checksum {
-    find(head).unwrap_or(Checksum::None)
+    let (start, offset) = match find(head) {
+        Found::Partial(start, offset) => (start, offset),
+        Found::Tunnel(inner) => match head.get(inner..).map(find) {
+            Some(Found::Partial(start, offset)) => (inner + start, offset),
+            _ => return Checksum::None,
+        },
+        Found::Nothing => return Checksum::None,
+    };
+    Checksum::Partial { start: start as u16, offset }
+}
+
+/// What a look at one level of headers found.
+enum Found {
+    /// A partial checksum: where summing begins, and where the field lies after that.
+    Partial(usize, u16),
+    /// A complete datagram with an Ethernet frame in it, here.
+    Tunnel(usize),
+    Nothing,
 }
 
 #[inline]
-fn find(head: &[u8]) -> Option<Checksum> {
+fn find(head: &[u8]) -> Found {
+    look(head).unwrap_or(Found::Nothing)
+}
+
+#[inline]
+fn look(head: &[u8]) -> Option<Found> {
     let mut network = 14;
     let mut kind = word(head, 12)?;
     while matches!(kind, 0x8100 | 0x88a8) && network < 22 {
@@ -56,7 +87,24 @@ fn find(head: &[u8]) -> Option<Checksum> {
     };
     sum.add_word(u16::from(protocol));
     let field = head.get(transport + offset..transport + offset + 2)?;
-    (field == sum.partial()).then_some(Checksum::Partial { start: transport as u16, offset: offset as u16 })
+    if field == sum.partial() {
+        return Some(Found::Partial(transport, offset as u16));
+    }
+    if protocol == UDP { tunnel(head, transport) } else { None }
+}
+
+/// The Ethernet frame in a datagram to the port of a tunnel.
+#[inline]
+fn tunnel(head: &[u8], transport: usize) -> Option<Found> {
+    let payload = transport + 8;
+    match word(head, transport + 2)? {
+        VXLAN | VXLAN_OF_OLD => Some(Found::Tunnel(payload + 8)),
+        // Options in words of four bytes; 0x6558 is an Ethernet frame.
+        GENEVE if word(head, payload + 2)? == 0x6558 => {
+            Some(Found::Tunnel(payload + 8 + usize::from(head[payload] & 0x3f) * 4))
+        }
+        _ => None,
+    }
 }
 
 #[inline]
@@ -97,6 +145,27 @@ mod tests {
         let mut tagged = udp4();
         tagged.splice(12..12, [0x88, 0xa8, 0, 7, 0x81, 0, 0, 9]);
         assert_eq!(partial_checksum(&tagged), Checksum::Partial { start: 42, offset: 6 });
+    }
+
+    #[test]
+    fn the_inner_checksum_of_a_tunnel_is_found() {
+        for (port, tunnel) in [
+            (VXLAN, vec![8, 0, 0, 0, 0, 0, 5, 0]),
+            (VXLAN_OF_OLD, vec![8, 0, 0, 0, 0, 0, 5, 0]),
+            (GENEVE, vec![1, 0, 0x65, 0x58, 0, 0, 5, 0, 1, 2, 3, 4]),
+        ] {
+            let mut frame = udp4();
+            frame[36..38].copy_from_slice(&port.to_be_bytes());
+            frame[40..42].fill(0); // no outer checksum
+            frame.truncate(42);
+            frame.extend(&tunnel);
+            frame.extend(udp6());
+            let start = (42 + tunnel.len() + 54) as u16;
+            assert_eq!(partial_checksum(&frame), Checksum::Partial { start, offset: 6 });
+            for cut in 42..frame.len() - 3 {
+                assert_eq!(partial_checksum(&frame[..cut]), Checksum::None, "cut at {cut}");
+            }
+        }
     }
 
     #[test]
