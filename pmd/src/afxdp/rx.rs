@@ -68,8 +68,11 @@ impl Rx {
 
     /// Wakes a driver that ran out of chunks and waits to be told of new ones.
     fn wake(&mut self) {
-        if self.fill.needs_wakeup() && kick_rx(self.shared.fd()).is_err() {
-            self.gone = self.shared.is_gone();
+        if self.fill.needs_wakeup()
+            && let Err(error) = kick_rx(self.shared.fd())
+        {
+            // Not bound any more, as the device was unregistered; a device that is only down says otherwise.
+            self.gone |= matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENODEV));
         }
     }
 

@@ -32,7 +32,7 @@ impl Shared {
         self.socket.as_fd()
     }
 
-    /// True once the device was unregistered: the kernel says so through the socket's error.
+    /// True when the device was unregistered: the kernel says so through the socket's error, and says it once.
     pub(super) fn is_gone(&self) -> bool {
         has_error(self.fd())
     }
