@@ -145,7 +145,7 @@ impl Wire {
         self.thread.join().unwrap()
     }
 
-    /// Waits at most five seconds for a queue's fault.
+    /// Waits for a queue's fault.
     pub(crate) fn fault(self) -> Fault {
         wait_until("a fault", || self.thread.is_finished());
         self.thread.join().unwrap().into_iter().find_map(|seen| seen.fault).unwrap()
@@ -191,9 +191,10 @@ fn carry(
     batch.recycle(pool);
 }
 
-/// Looks every few milliseconds whether `condition` holds, for at most five seconds.
+/// Looks every few milliseconds whether `condition` holds, for at most twenty seconds: the kernel takes its time to
+/// end a namespace when many end at once.
 pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
         thread::sleep(Duration::from_millis(5));
@@ -213,6 +214,29 @@ fn wait(rx: &[Vec<Box<dyn RxQueue>>; 2]) {
         .collect();
     // SAFETY: `fds` is an array of so many entries and outlives the call.
     unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, 20) };
+}
+
+/// An open TCP connection between two namespaces: its client's end and its server's.
+pub(crate) fn connection(from: &Netns, to: &Netns, address: IpAddr) -> (TcpStream, TcpStream) {
+    let listener = to.run(|| Ok(TcpListener::bind(SocketAddr::new(address, 0)).unwrap())).unwrap();
+    let target = listener.local_addr().unwrap();
+    let connect = || Ok(TcpStream::connect_timeout(&target, Duration::from_secs(5)).unwrap());
+    let client = from.run(connect).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    }
+    (client, server)
+}
+
+/// Sends a message over a connection and back.
+pub(crate) fn exchange((client, server): &mut (TcpStream, TcpStream), message: &[u8]) {
+    let mut buffer = vec![0; message.len()];
+    client.write_all(message).unwrap();
+    server.read_exact(&mut buffer).unwrap();
+    server.write_all(&buffer).unwrap();
+    client.read_exact(&mut buffer).unwrap();
+    assert_eq!(buffer, message);
 }
 
 /// Sends `bytes` bytes of a known pattern from one namespace to an address in another, over TCP, and checks

@@ -107,7 +107,7 @@ impl Port for TapPort {
 mod tests {
     use super::*;
     use crate::netdev::Settings;
-    use crate::netdev::testing::{Sandbox, Wire, tcp};
+    use crate::netdev::testing::{Sandbox, Wire, connection, exchange, tcp};
 
     fn port(sandbox: &Sandbox, i: usize, mtu: u32, queues: u16) -> TapPort {
         let addresses =
@@ -131,6 +131,26 @@ mod tests {
                 assert_eq!((direction.refused, direction.report.refused, direction.report.full), (0, 0, 0));
             }
         }
+    }
+
+    #[test]
+    fn open_connections_survive_a_daemon_that_dies_and_comes_back() {
+        let sandbox = Sandbox::new(2);
+        let start = || {
+            let (mut one, mut two) = (port(&sandbox, 0, 1500, 1), port(&sandbox, 1, 1500, 1));
+            let wire = Wire::new([&mut one, &mut two]);
+            (wire, one, two)
+        };
+        let (wire, one, two) = start();
+        let mut connections = ["10.1.0.11", "fd00:1::11"]
+            .map(|address| connection(sandbox.netns(0), sandbox.netns(1), address.parse().unwrap()));
+        connections.iter_mut().for_each(|connection| exchange(connection, b"before"));
+        // Dropped without `close`, as when the process dies.
+        wire.stop();
+        drop((one, two));
+        let (wire, ..) = start();
+        connections.iter_mut().for_each(|connection| exchange(connection, b"after"));
+        wire.stop();
     }
 
     #[test]
