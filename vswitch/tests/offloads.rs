@@ -1,0 +1,276 @@
+//! Completion of offloads in the switch: trains and partial checksums from a port of containers to ports
+//! that take less, checked by another implementation of IP, TCP and UDP.
+#![allow(clippy::unwrap_used, reason = "the whole file is tests")]
+
+use control::schema::{VlanId, VlanMode};
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use pmd::mem::{Lending, Settings};
+use pmd::{Checksum, Features, Gso, GsoKind, Offload};
+use vswitch::lab::{Design, Lab, PortDesign};
+use vswitch::notation::build;
+use vswitch::telemetry::drops::DropReason;
+
+/// Payload bytes of each segment but the last.
+const SIZE: u16 = 1_000;
+
+/// What a frame of these tests is.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    ip: &'static str,
+    transport: &'static str,
+    tagged: bool,
+}
+
+impl Kind {
+    fn all() -> impl Iterator<Item = Kind> {
+        let kinds = ["ipv4", "ipv6"].into_iter().flat_map(|ip| ["tcp", "udp"].map(move |t| (ip, t)));
+        kinds.flat_map(|(ip, transport)| [false, true].map(|tagged| Kind { ip, transport, tagged }))
+    }
+
+    /// A frame to `dst` as a kernel hands it over: a pseudo-header's sum in the place of the checksum.
+    fn frame(self, dst: &str, payload: usize) -> (Vec<u8>, Offload) {
+        let tag = if self.tagged { " vlan(id=10,pcp=3)" } else { "" };
+        let Kind { ip, transport, .. } = self;
+        let text =
+            format!("eth(src=02:00:00:00:00:01,dst={dst}){tag} {ip} {transport} payload(len={payload})");
+        let mut frame = build(&text).unwrap();
+        let start = 14 + if self.tagged { 4 } else { 0 } + if ip == "ipv4" { 20 } else { 40 };
+        let (offset, header, protocol) = if transport == "tcp" { (16, 20, 6u16) } else { (6, 8, 17) };
+        for (i, byte) in frame[start + header..].iter_mut().enumerate() {
+            *byte = (i % 251) as u8;
+        }
+        let addresses = if ip == "ipv4" { start - 8..start } else { start - 32..start };
+        let mut sum = u32::from(protocol) + (frame.len() - start) as u32;
+        for pair in frame[addresses].chunks(2) {
+            sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
+        }
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        frame[start + offset..start + offset + 2].copy_from_slice(&(sum as u16).to_be_bytes());
+        let checksum = Checksum::Partial { start: start as u16, offset: offset as u16 };
+        (frame, Offload { checksum, ..Offload::NONE })
+    }
+
+    /// A train of `payload` bytes.
+    fn train(self, dst: &str, payload: usize) -> (Vec<u8>, Offload) {
+        let (frame, offload) = self.frame(dst, payload);
+        let kind = match (self.transport, self.ip) {
+            ("udp", _) => GsoKind::Udp,
+            (_, "ipv4") => GsoKind::Tcp4,
+            _ => GsoKind::Tcp6,
+        };
+        (frame, Offload { gso: Some(Gso { kind, size: SIZE, ecn: false }), ..offload })
+    }
+}
+
+/// Checks every length and checksum of a frame and gives its VLAN, its place in the stream and its payload.
+fn verify(frame: &[u8]) -> (Option<u16>, u32, Vec<u8>) {
+    let packet = SlicedPacket::from_ethernet(frame).unwrap();
+    let vlan = packet.vlan_ids().first().map(|id| id.value());
+    let addresses = match packet.net.as_ref().unwrap() {
+        NetSlice::Ipv4(ip) => {
+            let header = ip.header().to_header();
+            assert_eq!(header.calc_header_checksum(), header.header_checksum, "IPv4 header");
+            Ok((header.source, header.destination))
+        }
+        NetSlice::Ipv6(ip) => Err((ip.header().source(), ip.header().destination())),
+        NetSlice::Arp(_) => panic!("no IP"),
+    };
+    match packet.transport.as_ref().unwrap() {
+        TransportSlice::Tcp(tcp) => {
+            let sum = match addresses {
+                Ok((src, dst)) => tcp.calc_checksum_ipv4(src, dst),
+                Err((src, dst)) => tcp.calc_checksum_ipv6(src, dst),
+            };
+            assert_eq!(sum.unwrap(), tcp.checksum(), "TCP");
+            (vlan, tcp.sequence_number(), tcp.payload().to_vec())
+        }
+        TransportSlice::Udp(udp) => {
+            let (header, payload) = (udp.to_header(), udp.payload());
+            assert_eq!(usize::from(header.length), 8 + payload.len());
+            let sum = match addresses {
+                Ok((src, dst)) => header.calc_checksum_ipv4_raw(src, dst, payload),
+                Err((src, dst)) => header.calc_checksum_ipv6_raw(src, dst, payload),
+            };
+            assert_eq!(sum.unwrap(), udp.checksum(), "UDP");
+            (vlan, 0, payload.to_vec())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Checks that frames are one stream cut in order; gives its payload.
+fn join(frames: &[(Vec<u8>, Offload)], vlan: Option<u16>, is_tcp: bool) -> Vec<u8> {
+    let mut joined = Vec::new();
+    let first = verify(&frames[0].0).1;
+    for (frame, offload) in frames {
+        assert_eq!(*offload, Offload::NONE, "nothing is left to do");
+        let (tag, sequence, payload) = verify(frame);
+        assert_eq!(tag, vlan);
+        if is_tcp {
+            assert_eq!(sequence, first + joined.len() as u32);
+        }
+        joined.extend(payload);
+    }
+    joined
+}
+
+/// Ports of a VLAN, by what they take and how they are tagged; port 0 sends, as a trunk or as an access port.
+fn lab(sender_is_trunk: bool, lending: Lending, mtu: u32) -> Lab {
+    let vlan = VlanId::new(10).unwrap();
+    let access = VlanMode::Access(vlan);
+    let trunk = VlanMode::Trunk { vlans: [vlan].into_iter().collect(), native: None };
+    let mut lab = Lab::new(Design::default()).unwrap();
+    let sender = if sender_is_trunk { trunk.clone() } else { access.clone() };
+    for (features, vlan) in [
+        (Features::VIRTIO, sender),
+        (Features::NONE, access.clone()),
+        (Features::CHECKSUM, access.clone()),
+        (Features::VIRTIO, access),
+        (Features::NONE, trunk.clone()),
+        (Features::CHECKSUM, trunk),
+    ] {
+        let wire = Settings { features, lending, mtu, ..Settings::default() };
+        lab.add_port(PortDesign { wire, vlan, ..PortDesign::default() });
+    }
+    // Behind each port is a station whose address ends with the port's number.
+    for port in 1..6u16 {
+        let tag = if port > 3 { " vlan(id=10)" } else { "" };
+        lab.pass(
+            port,
+            &build(&format!("eth(src={},dst=02:00:00:00:00:01){tag} arp", station(port))).unwrap(),
+        );
+    }
+    lab
+}
+
+fn station(port: u16) -> String {
+    format!("02:00:00:00:00:1{port}")
+}
+
+/// The VLAN tag that frames have behind a port.
+fn tag(port: u16) -> Option<u16> {
+    (port > 3).then_some(10)
+}
+
+const LENDING: [Lending; 2] = [Lending::Owned, Lending::Lent { head: 128 }];
+
+/// Checks what a port that got `sent` by itself has to do with it: nothing, the checksum, or all.
+fn check(port: u16, kind: Kind, sent: &(Vec<u8>, Offload), got: &[(Vec<u8>, Offload)]) {
+    let header = if kind.transport == "tcp" { 20 } else { 8 };
+    let ip = if kind.ip == "ipv4" { 20 } else { 40 };
+    let start = 14 + if kind.tagged { 4 } else { 0 } + ip;
+    let payload = &sent.0[start + header..];
+    if port != 3 {
+        // CHECKSUM alone takes no train, but leaves the sum of each segment to the device.
+        let completed: Vec<_> = got.iter().map(|(frame, offload)| complete(frame, *offload)).collect();
+        if port == 1 || port == 4 {
+            assert!(got.iter().all(|(_, offload)| *offload == Offload::NONE), "nothing is left to do");
+        }
+        let segments = if sent.1.gso.is_some() { payload.len().div_ceil(SIZE.into()) } else { 1 };
+        assert_eq!(got.len(), segments, "port {port}, {kind:?}");
+        assert!(join(&completed, tag(port), kind.transport == "tcp") == payload, "port {port}, {kind:?}");
+        return;
+    }
+    // The train itself, with its metadata, moved along with the tag.
+    assert_eq!(got.len(), 1);
+    let (frame, offload) = &got[0];
+    assert_eq!((offload.gso, frame.len()), (sent.1.gso, 14 + ip + header + payload.len()));
+    assert!(&frame[14 + ip + header..] == payload);
+    let Checksum::Partial { start, .. } = offload.checksum else { panic!("{offload:?}") };
+    assert_eq!(usize::from(start), 14 + ip);
+}
+
+/// What a device does that was left a partial checksum.
+fn complete(frame: &[u8], offload: Offload) -> (Vec<u8>, Offload) {
+    let mut frame = frame.to_vec();
+    if let Checksum::Partial { start, offset } = offload.checksum {
+        pmd::gather::complete(&mut frame, start, offset);
+    }
+    (frame, Offload { checksum: Checksum::None, ..offload })
+}
+
+#[test]
+fn a_train_arrives_as_each_port_can_take_it() {
+    for (kind, lending) in Kind::all().flat_map(|kind| LENDING.map(|lending| (kind, lending))) {
+        let mut lab = lab(kind.tagged, lending, 1500);
+        for payload in [1, 999, 1000, 1001, 2500, 60_000] {
+            for port in 1..6 {
+                let sent = kind.train(&station(port), payload);
+                let before = lab.totals(port).made;
+                assert!(lab.send(0, &sent.0, sent.1));
+                lab.run();
+                check(port, kind, &sent, &lab.received(port));
+                let segments = if port == 3 { 1 } else { payload.div_ceil(SIZE.into()) as u64 };
+                assert_eq!(
+                    lab.totals(port).made - before,
+                    segments - 1,
+                    "segments are made where they leave"
+                );
+                assert!(lab.is_conserved());
+                assert_eq!(lab.arena().free(), lab.arena().frames());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flooded_train_arrives_at_each_port_as_it_can_take_it() {
+    for (kind, lending) in Kind::all().flat_map(|kind| LENDING.map(|lending| (kind, lending))) {
+        let mut lab = lab(kind.tagged, lending, 1500);
+        let (train, single) = (kind.train("ff:ff:ff:ff:ff:ff", 30_000), kind.frame("ff:ff:ff:ff:ff:ff", 700));
+        for sent in [&train, &single, &train] {
+            assert!(lab.send(0, &sent.0, sent.1));
+            lab.run();
+            for port in 1..6 {
+                check(port, kind, sent, &lab.received(port));
+            }
+        }
+        assert!(lab.is_conserved());
+        assert_eq!(lab.arena().free(), lab.arena().frames());
+    }
+}
+
+#[test]
+fn segments_longer_than_the_mtu_are_dropped_by_name() {
+    for kind in Kind::all() {
+        let headers = if kind.ip == "ipv4" { 20 } else { 40 } + if kind.transport == "tcp" { 20 } else { 8 };
+        let fitting = u32::from(SIZE) + headers;
+        for (mtu, passes) in [(fitting, true), (fitting - 1, false)] {
+            let mut lab = lab(kind.tagged, Lending::Owned, mtu);
+            for port in 1..6 {
+                let sent = kind.train(&station(port), 5_000);
+                assert!(lab.send(0, &sent.0, sent.1));
+                lab.run();
+                assert_eq!(lab.received(port).is_empty(), !passes, "port {port}, {kind:?}, MTU {mtu}");
+                assert_eq!(lab.dropped(port, DropReason::MtuExceeded), u64::from(!passes));
+                assert!(lab.is_conserved());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_train_that_lies_is_dropped_by_name() {
+    let kind = Kind { ip: "ipv4", transport: "tcp", tagged: false };
+    let mut lab = lab(false, Lending::Owned, 1500);
+    let (frame, good) = kind.train(&station(1), 5_000);
+    let gso = good.gso.unwrap();
+    for (lie, at) in [
+        // No checksum to complete: refused where it comes in.
+        (Offload { checksum: Checksum::None, ..good }, 0),
+        (Offload { checksum: Checksum::Partial { start: 9_000, offset: 16 }, ..good }, 0),
+        // Headers that are not what the metadata says: found where it is cut.
+        (Offload { gso: Some(Gso { kind: GsoKind::Tcp6, ..gso }), ..good }, 1),
+        (Offload { gso: Some(Gso { size: 0, ..gso }), ..good }, 1),
+        (Offload { checksum: Checksum::Partial { start: 38, offset: 16 }, ..good }, 1),
+    ] {
+        let before = lab.dropped(at, DropReason::BadOffload);
+        assert!(lab.send(0, &frame, lie));
+        lab.run();
+        assert!(lab.received(1).is_empty(), "{lie:?}");
+        assert_eq!(lab.dropped(at, DropReason::BadOffload), before + 1, "{lie:?}");
+        assert!(lab.is_conserved());
+    }
+}
