@@ -1,1 +1,3 @@
-//! Benchmarks.
+//! Benchmarks: what the criterion benches and the small programs under `src/bin` share.
+
+pub mod circuit;

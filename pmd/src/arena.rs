@@ -333,6 +333,13 @@ impl Buffer {
         self.len = len.min(FRAME_SIZE - offset) as u16;
     }
 
+    /// [`set_data`](Self::set_data) for a place that is known to be inside the frame.
+    #[inline]
+    pub(crate) fn set_known_data(&mut self, offset: u32, len: u32) {
+        debug_assert!(offset as usize + len as usize <= FRAME_SIZE);
+        (self.offset, self.len) = (offset as u16, len as u16);
+    }
+
     #[inline]
     pub(crate) fn as_ptr(&self) -> NonNull<u8> {
         // SAFETY: the arena outlives its buffers (module comment), and `offset <= FRAME_SIZE`.

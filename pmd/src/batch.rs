@@ -17,7 +17,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use crate::arena::Buffer;
-use crate::offload::Offload;
+use crate::offload::{Offload, Packed};
 use crate::pool::Pool;
 
 /// The most frames that travel together.
@@ -50,7 +50,7 @@ pub(crate) struct Frame {
     pub(crate) segments: u16,
     /// Whether the frame lies in arena buffers that may be taken.
     pub(crate) buffer: Option<Buffer>,
-    pub(crate) offload: Offload,
+    pub(crate) offload: Packed,
 }
 
 /// Frames that a driver met and could not hand up, by reason. They count as received and dropped.
@@ -157,8 +157,9 @@ impl<'q> Batch<'q> {
     /// Adds a frame that lies in an arena buffer, whole or (see [`append_buffer`](Self::append_buffer))
     /// its beginning. A full batch drops it, back to the arena.
     #[inline]
-    pub fn push_buffer(&mut self, buffer: Buffer, offload: Offload) {
-        if self.is_full() {
+    pub fn push_buffer(&mut self, buffer: Buffer, offload: impl Into<Packed>) {
+        // The capacity is at least that; said here, it need not be looked at again below.
+        if self.frames.len() >= BATCH.min(self.frames.capacity()) {
             return;
         }
         self.frames.push(Frame {
@@ -169,7 +170,7 @@ impl<'q> Batch<'q> {
             first_segment: self.segments.len() as u16,
             segments: 0,
             buffer: Some(buffer),
-            offload,
+            offload: offload.into(),
         });
     }
 
@@ -189,7 +190,7 @@ impl<'q> Batch<'q> {
             first_segment: self.segments.len() as u16,
             segments: 0,
             buffer: None,
-            offload,
+            offload: offload.into(),
         });
     }
 
@@ -287,13 +288,19 @@ impl Batch<'_> {
     /// What frame `i` still needs.
     #[inline]
     pub fn offload(&self, i: usize) -> Offload {
+        self.frames[i].offload.unpack()
+    }
+
+    /// What frame `i` still needs, unread.
+    #[inline]
+    pub fn packed_offload(&self, i: usize) -> Packed {
         self.frames[i].offload
     }
 
     /// Says what frame `i` still needs.
     #[inline]
     pub fn set_offload(&mut self, i: usize, offload: Offload) {
-        self.frames[i].offload = offload;
+        self.frames[i].offload = offload.into();
     }
 
     /// Makes room for `count` bytes at position `at` of frame `i` by moving what is before it towards
@@ -305,7 +312,9 @@ impl Batch<'_> {
         if frame.headroom < count as u32 || at > frame.head_len as usize {
             return None;
         }
-        frame.offload = frame.offload.shifted(count as i32)?;
+        if !frame.offload.is_none() {
+            frame.offload = frame.offload.unpack().shifted(count as i32)?.into();
+        }
         // SAFETY: `headroom` bytes before the head belong to it.
         frame.head = unsafe { frame.head.sub(count) };
         frame.headroom -= count as u32;
@@ -320,11 +329,11 @@ impl Batch<'_> {
     #[inline]
     pub fn remove(&mut self, i: usize, at: usize, count: usize) -> bool {
         let frame = &mut self.frames[i];
-        let Some(offload) = frame.offload.shifted(-(count as i32)) else { return false };
+        let Some(offload) = frame.offload.unpack().shifted(-(count as i32)) else { return false };
         if at + count > frame.head_len as usize {
             return false;
         }
-        frame.offload = offload;
+        frame.offload = offload.into();
         self.head_mut(i).copy_within(0..at, count);
         let frame = &mut self.frames[i];
         // SAFETY: the head is at least `count` bytes long.

@@ -13,7 +13,7 @@ use std::ptr::NonNull;
 use crate::arena::{Buffer, FRAME_SIZE, HEADROOM};
 use crate::batch::Batch;
 use crate::checksum::{Sum, never_zero};
-use crate::offload::{Checksum, Features, Offload};
+use crate::offload::{Checksum, Features, Offload, Packed};
 use crate::pool::Pool;
 
 /// Bytes of prefixes in one burst: 45 segment headers for each of 64 frames.
@@ -93,7 +93,7 @@ impl Prefix {
 pub struct TxItem {
     /// Which frame of the batch the bytes come from.
     pub frame: u16,
-    /// This item is the only one of its frame, so its buffers may be taken.
+    /// This item is the only one of its frame and all of it, so its buffers may be taken.
     pub exclusive: bool,
     /// What comes before the frame's bytes.
     pub prefix: Prefix,
@@ -102,7 +102,7 @@ pub struct TxItem {
     /// How many bytes of the frame are sent.
     pub len: u32,
     /// What the outgoing frame still needs; positions count from its first byte, prefix included.
-    pub offload: Offload,
+    pub offload: Packed,
 }
 
 impl TxItem {
@@ -115,7 +115,7 @@ impl TxItem {
             prefix: Prefix::default(),
             from: 0,
             len: batch.frame_len(frame) as u32,
-            offload: batch.offload(frame),
+            offload: batch.packed_offload(frame),
         }
     }
 
@@ -150,18 +150,25 @@ impl<'b, 'q> Burst<'b, 'q> {
     /// What outgoing frame `i` still needs after it was copied or taken.
     #[inline]
     pub fn offload(&self, i: usize) -> Offload {
+        self.packed_offload(i).unpack()
+    }
+
+    /// [`offload`](Self::offload), unread.
+    #[inline]
+    pub fn packed_offload(&self, i: usize) -> Packed {
         let offload = self.items[i].offload;
-        match offload.checksum {
-            Checksum::Partial { .. } if self.complete => Offload { checksum: Checksum::None, ..offload },
-            _ => offload,
-        }
+        if self.complete && offload.is_partial() { offload.completed() } else { offload }
     }
 
     /// The checksum to complete in outgoing frame `i`.
     #[inline]
     fn missing(&self, i: usize) -> Option<(u16, u16)> {
-        match self.items[i].offload.checksum {
-            Checksum::Partial { start, offset } if self.complete => Some((start, offset)),
+        let offload = self.items[i].offload;
+        if !(self.complete && offload.is_partial()) {
+            return None;
+        }
+        match offload.unpack().checksum {
+            Checksum::Partial { start, offset } => Some((start, offset)),
             _ => None,
         }
     }
@@ -281,6 +288,35 @@ impl<'b, 'q> Burst<'b, 'q> {
         true
     }
 
+    /// Takes the buffer that outgoing frame `i` lies in, if it lies in one buffer of `pool`'s arena and nobody
+    /// else needs it, completing its checksum: [`take`](Self::take) for the common case.
+    #[inline]
+    pub fn take_single(&mut self, i: usize, pool: &Pool) -> Option<Buffer> {
+        let item = &self.items[i];
+        let frame = &mut self.batch.frames[item.frame as usize];
+        if !item.exclusive || frame.segments > 0 || item.len != frame.head_len {
+            return None;
+        }
+        if !frame.buffer.as_ref()?.belongs_to(pool.arena().owner.inner()) {
+            return None;
+        }
+        let mut buffer = frame.buffer.take()?;
+        buffer.set_known_data(frame.headroom, frame.head_len);
+        // What is gone cannot be read through the batch any more.
+        frame.head_len = 0;
+        if self.complete && item.offload.is_partial() {
+            self.complete_buffer(i, &mut buffer);
+        }
+        Some(buffer)
+    }
+
+    #[cold]
+    fn complete_buffer(&self, i: usize, buffer: &mut Buffer) {
+        if let Some((start, offset)) = self.missing(i) {
+            complete(buffer.data_mut(), start, offset);
+        }
+    }
+
     /// Takes the buffers that outgoing frame `i` lies in, if it lies in buffers of `pool`'s arena and
     /// nobody else needs them, completing its checksum. False, and nothing taken, if it must be copied.
     #[inline]
@@ -383,7 +419,7 @@ mod tests {
             prefix,
             from: 14,
             len: 8986,
-            offload: Offload { checksum, ..Offload::NONE },
+            offload: Offload { checksum, ..Offload::NONE }.into(),
         };
         let items = [item];
         let mut burst = Burst::new(&mut batch, &items, &prefixes, Features::NONE);

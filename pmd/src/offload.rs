@@ -104,6 +104,99 @@ impl Offload {
     }
 }
 
+/// An [`Offload`] in two words, as frames carry it: it is copied with every frame, and looked into only
+/// where there is something in it.
+///
+/// | word | bits |
+/// | --- | --- |
+/// | 0 | checksum: state (2), start (16), offset (16); GSO: kind (2), CWR (1), size (16) |
+/// | 1 | outer: present (1), checksum (1), network (16), transport (16) |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packed([u64; 2]);
+
+const VERIFIED: u64 = 1;
+const PARTIAL: u64 = 2;
+const CHECKSUM: u64 = 0x3_ffff_ffff;
+const GSO: u64 = 0b11 << 34;
+
+impl Packed {
+    /// [`Offload::NONE`].
+    pub const NONE: Packed = Packed([0; 2]);
+
+    /// Whether nothing is left to do and nothing is known.
+    #[inline]
+    pub fn is_none(self) -> bool {
+        self.0[0] | self.0[1] == 0
+    }
+
+    /// Whether the frame is a train.
+    #[inline]
+    pub fn has_gso(self) -> bool {
+        self.0[0] & GSO != 0
+    }
+
+    /// Whether the checksum is partial.
+    #[inline]
+    pub fn is_partial(self) -> bool {
+        self.0[0] & 0b11 == PARTIAL
+    }
+
+    /// The same with a checksum that is said to be complete.
+    #[inline]
+    pub fn completed(self) -> Packed {
+        Packed([self.0[0] & !CHECKSUM, self.0[1]])
+    }
+
+    /// What it says.
+    #[inline]
+    pub fn unpack(self) -> Offload {
+        let [word, outer] = self.0;
+        let checksum = match word & 0b11 {
+            VERIFIED => Checksum::Verified,
+            PARTIAL => Checksum::Partial { start: (word >> 2) as u16, offset: (word >> 18) as u16 },
+            _ => Checksum::None,
+        };
+        let train = |kind| Some(Gso { kind, ecn: word >> 36 & 1 == 1, size: (word >> 37) as u16 });
+        let gso = match (word & GSO) >> 34 {
+            1 => train(GsoKind::Tcp4),
+            2 => train(GsoKind::Tcp6),
+            3 => train(GsoKind::Udp),
+            _ => None,
+        };
+        let outer = (outer & 1 == 1).then(|| Outer {
+            checksum: outer >> 1 & 1 == 1,
+            network: (outer >> 2) as u16,
+            transport: (outer >> 18) as u16,
+        });
+        Offload { checksum, gso, outer }
+    }
+}
+
+impl From<Offload> for Packed {
+    #[inline]
+    fn from(offload: Offload) -> Packed {
+        let checksum = match offload.checksum {
+            Checksum::None => 0,
+            Checksum::Verified => VERIFIED,
+            Checksum::Partial { start, offset } => PARTIAL | u64::from(start) << 2 | u64::from(offset) << 18,
+        };
+        let gso = offload.gso.map_or(0, |gso| {
+            let kind = match gso.kind {
+                GsoKind::Tcp4 => 1,
+                GsoKind::Tcp6 => 2,
+                GsoKind::Udp => 3,
+            };
+            kind << 34 | u64::from(gso.ecn) << 36 | u64::from(gso.size) << 37
+        });
+        let outer = offload.outer.map_or(0, |outer| {
+            1 | u64::from(outer.checksum) << 1
+                | u64::from(outer.network) << 2
+                | u64::from(outer.transport) << 18
+        });
+        Packed([checksum | gso, outer])
+    }
+}
+
 /// A set of things that a port can do with frames that it is given to send. Wide enough for virtio's
 /// feature bits above 64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -184,6 +277,41 @@ mod tests {
         assert!(!offload.fits(Features::VIRTIO.without(Features::ECN)));
         assert!(!offload.fits(Features::VIRTIO.without(Features::CHECKSUM)));
         assert!(Offload::NONE.fits(Features::NONE));
+    }
+
+    #[test]
+    fn packing_loses_nothing() {
+        let checksums = [
+            Checksum::None,
+            Checksum::Verified,
+            Checksum::Partial { start: 0, offset: 0 },
+            Checksum::Partial { start: 0xffff, offset: 0 },
+            Checksum::Partial { start: 0, offset: 0xffff },
+        ];
+        let train = |kind, size, ecn| Some(Gso { kind, size, ecn });
+        let trains = [
+            None,
+            train(GsoKind::Tcp4, 1, false),
+            train(GsoKind::Tcp6, 0xffff, true),
+            train(GsoKind::Udp, 0, false),
+        ];
+        let outers = [
+            None,
+            Some(Outer { network: 0, transport: 0, checksum: false }),
+            Some(Outer { network: 0xffff, transport: 14, checksum: true }),
+            Some(Outer { network: 14, transport: 0xffff, checksum: false }),
+        ];
+        for (checksum, gso, outer) in
+            checksums.iter().flat_map(|c| trains.iter().flat_map(|g| outers.iter().map(|o| (*c, *g, *o))))
+        {
+            let offload = Offload { checksum, gso, outer };
+            let packed = Packed::from(offload);
+            assert_eq!(packed.unpack(), offload);
+            assert_eq!(packed.is_none(), offload == Offload::NONE);
+            assert_eq!(packed.has_gso(), gso.is_some());
+            assert_eq!(packed.is_partial(), matches!(checksum, Checksum::Partial { .. }));
+            assert_eq!(packed.completed().unpack(), Offload { checksum: Checksum::None, gso, outer });
+        }
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Train {
     /// # Errors
     /// The metadata contradicts the headers.
     pub fn new(head: &[u8], item: &TxItem) -> Result<Train, SegmentError> {
-        let (layout, gso) = layout(head, item.total(), item.offload)?;
+        let (layout, gso) = layout(head, item.total(), item.offload.unpack())?;
         let count = (item.total() - layout.payload).div_ceil(gso.size as usize);
         if layout.payload > MAX_HEADER || count > MAX_SEGMENTS {
             return Err(SegmentError::BadOffload);
@@ -111,7 +111,7 @@ impl Train {
             prefix,
             from: from as u32 + self.item.from - self.item.prefix.len() as u32,
             len: payload as u32,
-            offload: Offload { checksum, ..Offload::NONE },
+            offload: Offload { checksum, ..Offload::NONE }.into(),
         }))
     }
 }

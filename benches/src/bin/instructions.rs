@@ -6,18 +6,20 @@
 use std::hint::black_box;
 use std::process::ExitCode;
 
+use pmd::mem::Lending;
 use vswitch::flow::cache::{BATCH, Current, FlowCache, Probes};
 use vswitch::flow::hash::HashKey;
 use vswitch::flow::headers::{Depth, parse, parse_link};
 use vswitch::flow::key::{Field, FlowKey, KeyMask};
 use vswitch::tables::fdb::{Fdb, MacKey, Size};
 use vswitch::tables::versions::Witness;
+use vswitch_benches::circuit::{Circuit, Load};
 
 /// A name and what runs so many batches.
 type Case = (&'static str, fn(usize));
 
 /// The cases by name; each runs a number of batches of 64 frames.
-const CASES: [Case; 9] = [
+const CASES: [Case; 12] = [
     ("hash-3", hash),
     ("key-link", key_link),
     ("key-all", key_all),
@@ -27,7 +29,12 @@ const CASES: [Case; 9] = [
     ("cache-insert", cache_insert),
     ("fdb-lookup", fdb_lookup),
     ("fdb-learn-known", fdb_learn),
+    ("loop-hit", |batches| worker_loop(Load::default(), batches)),
+    ("loop-hit-lent", |batches| worker_loop(Load { lending: LENT, ..Load::default() }, batches)),
+    ("loop-miss", |batches| worker_loop(Load { cache: 0, ..Load::default() }, batches)),
 ];
+
+const LENT: Lending = Lending::Lent { head: 128 };
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -155,5 +162,14 @@ fn fdb_learn(batches: usize) {
         for &key in black_box(&keys) {
             black_box(fdb.learn(key, 1, 0, 2));
         }
+    }
+}
+
+/// The whole loop; the script counts inside of the worker's turns only.
+fn worker_loop(load: Load, batches: usize) {
+    let Ok(mut circuit) = Circuit::new(load) else { return };
+    for _ in 0..batches {
+        assert_eq!(black_box(circuit.turn()), BATCH);
+        circuit.close();
     }
 }

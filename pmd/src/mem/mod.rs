@@ -15,14 +15,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::arena::Buffer;
-use crate::offload::Offload;
+use crate::offload::{Offload, Packed};
 
 /// A frame on the wire of a `mem` port.
 #[derive(Debug)]
 pub struct Packet {
     first: Buffer,
     rest: Vec<Buffer>,
-    offload: Offload,
+    offload: Packed,
 }
 
 impl Packet {
@@ -43,9 +43,15 @@ impl Packet {
         bytes
     }
 
+    /// The frame's first bytes, as far as they lie in one buffer, to write: who sends a packet once more can
+    /// address it anew.
+    pub fn head_mut(&mut self) -> &mut [u8] {
+        self.first.data_mut()
+    }
+
     /// What the frame still needs.
     pub fn offload(&self) -> Offload {
-        self.offload
+        self.offload.unpack()
     }
 }
 

@@ -94,7 +94,7 @@ impl End {
         }
         let rest = buffers.split_off(1);
         if let Some(first) = buffers.pop() {
-            queue.push_back(Packet { first, rest, offload });
+            queue.push_back(Packet { first, rest, offload: offload.into() });
         }
         true
     }

@@ -34,7 +34,7 @@ impl Rx {
             let split = head.min(data.len());
             let private = scratch.take(HEADROOM + split);
             private[HEADROOM..].copy_from_slice(&data[..split]);
-            batch.push_private(private, HEADROOM, packet.offload);
+            batch.push_private(private, HEADROOM, packet.offload.unpack());
             for bytes in std::iter::once(&data[split..]).chain(packet.rest.iter().map(|buffer| buffer.data()))
             {
                 // SAFETY: `self.lent` keeps the buffers until `release`, which the borrow of the batch
@@ -67,9 +67,12 @@ impl RxQueue for Rx {
         let (mut batch, _) = memory.lend();
         let mut queue = self.wire.lock();
         let count = queue.len().min(limit).min(BATCH);
-        for packet in queue.drain(..count) {
+        for _ in 0..count {
+            let Some(packet) = queue.pop_front() else { break };
             batch.push_buffer(packet.first, packet.offload);
-            packet.rest.into_iter().for_each(|buffer| batch.append_buffer(buffer));
+            if !packet.rest.is_empty() {
+                packet.rest.into_iter().for_each(|buffer| batch.append_buffer(buffer));
+            }
         }
         Ok(batch)
     }

@@ -21,6 +21,24 @@ impl Tx {
     pub(super) fn new(owned: bool, wire: Arc<Wire>, unplugged: Arc<AtomicBool>) -> Tx {
         Tx { owned, wire, unplugged, chain: Vec::with_capacity(32) }
     }
+
+    /// The buffers of a frame that is copied, or that lies in several. Apart, to keep the loop of single ones
+    /// short.
+    #[inline(never)]
+    fn chain(
+        &mut self,
+        burst: &mut Burst<'_, '_>,
+        i: usize,
+        pool: &mut Pool,
+    ) -> Option<(Buffer, Vec<Buffer>)> {
+        let taken = self.owned && burst.take(i, pool, &mut self.chain);
+        if !taken && !burst.copy_to_buffers(i, pool, &mut self.chain) {
+            return None;
+        }
+        let mut buffers = self.chain.drain(..);
+        // Collecting nothing allocates nothing.
+        buffers.next().map(|first| (first, buffers.collect()))
+    }
 }
 
 impl TxQueue for Tx {
@@ -30,25 +48,29 @@ impl TxQueue for Tx {
             report.down = burst.len() as u32;
             return report;
         }
-        let mut queue = self.wire.lock();
+        let wire = self.wire.clone();
+        let mut queue = wire.lock();
         for i in 0..burst.len() {
-            if queue.len() >= self.wire.capacity {
+            if queue.len() >= wire.capacity {
                 report.full = (burst.len() - i) as u32;
                 break;
             }
-            let offload = burst.offload(i);
+            let offload = burst.packed_offload(i);
             let bytes = burst.item(i).total() as u64;
-            let taken = self.owned && burst.take(i, pool, &mut self.chain);
-            if !taken && !burst.copy_to_buffers(i, pool, &mut self.chain) {
-                report.no_frame += 1;
-                continue;
-            }
-            let mut buffers = self.chain.drain(..);
-            if let Some(first) = buffers.next() {
-                queue.push_back(Packet { first, rest: buffers.collect(), offload });
-                report.sent += 1;
-                report.bytes += bytes;
-            }
+            let single = if self.owned { burst.take_single(i, pool) } else { None };
+            let (first, rest) = match single.map(|first| (first, Vec::new())) {
+                Some(single) => single,
+                None => match self.chain(burst, i, pool) {
+                    Some(chain) => chain,
+                    None => {
+                        report.no_frame += 1;
+                        continue;
+                    }
+                },
+            };
+            queue.push_back(Packet { first, rest, offload });
+            report.sent += 1;
+            report.bytes += bytes;
         }
         report
     }

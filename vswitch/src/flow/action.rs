@@ -59,6 +59,15 @@ impl Actions {
         Actions { list: [first, second], len: 2 }
     }
 
+    /// The port, if all that is done is to send the frame out by one.
+    #[inline]
+    pub fn single_output(&self) -> Option<u16> {
+        match self.list[0] {
+            Action::Output(port) if self.len == 1 => Some(port),
+            _ => None,
+        }
+    }
+
     /// The actions.
     #[inline]
     pub fn as_slice(&self) -> &[Action] {

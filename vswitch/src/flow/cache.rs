@@ -295,16 +295,21 @@ impl<V: Copy + Default> FlowCache<V> {
 
     #[inline]
     fn get_first<const N: usize>(&mut self, probe: Probe, key: &FlowKey, current: Current<'_>) -> Option<&V> {
-        let mut at = probe.candidate as usize;
-        if !self.entries[at].holds::<N>(&self.backs, at, key) {
-            // Not at home, or inserted since by a frame of the same batch, or not here.
-            let Some(found) = self.search::<N>(probe.hash, key) else {
-                self.counters.misses += 1;
-                return None;
-            };
-            self.away += 1;
-            at = found;
+        let at = probe.candidate as usize;
+        if self.entries[at].holds::<N>(&self.backs, at, key) {
+            return self.get_at(at, current);
         }
+        // Not at home, or inserted since by a frame of the same batch, or not here.
+        let Some(at) = self.search::<N>(probe.hash, key) else {
+            self.counters.misses += 1;
+            return None;
+        };
+        self.away += 1;
+        self.get_at(at, current)
+    }
+
+    #[inline]
+    fn get_at(&mut self, at: usize, current: Current<'_>) -> Option<&V> {
         let entry = &mut self.entries[at];
         if !entry.stands(current) {
             self.counters.stale += 1;

@@ -216,6 +216,13 @@ pub fn parse_link(head: &[u8]) -> Result<Link, Malformed> {
     Ok(link)
 }
 
+/// The Ethernet header of a frame that has one and no tag; [`parse_link`] reads the same of it.
+#[inline]
+pub fn untagged(head: &[u8]) -> Option<&[u8; 14]> {
+    let ethernet = head.first_chunk::<14>()?;
+    (!is_tag(u16::from_be_bytes([ethernet[12], ethernet[13]]))).then_some(ethernet)
+}
+
 #[inline]
 fn is_tag(ethertype: u16) -> bool {
     ethertype == ethertype::VLAN || ethertype == ethertype::SERVICE_VLAN

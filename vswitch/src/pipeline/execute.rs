@@ -34,7 +34,7 @@ pub trait Sink {
 const WINDOW: usize = 256;
 
 /// Carries out `actions` on frame `i`, which came in by `in_port`.
-#[inline]
+#[inline(never)]
 pub fn execute<S: Sink>(
     snapshot: &Snapshot,
     batch: &mut Batch<'_>,
@@ -45,10 +45,7 @@ pub fn execute<S: Sink>(
 ) {
     for action in actions {
         match *action {
-            Action::Output(port) => {
-                let item = TxItem::whole(batch, i, true);
-                output(snapshot, batch, port, item, sink);
-            }
+            Action::Output(port) => output(snapshot, batch, port, TxItem::whole(batch, i, true), sink),
             Action::Tag(change) => {
                 if !retag(batch, i, change) {
                     return sink.drop(in_port, DropReason::NoHeadroom);
@@ -60,8 +57,22 @@ pub fn execute<S: Sink>(
     }
 }
 
+/// [`execute`] for the one action that nearly every frame has.
+#[inline(always)]
+pub fn forward<S: Sink>(snapshot: &Snapshot, batch: &mut Batch<'_>, i: usize, port: u16, sink: &mut S) {
+    let len = batch.frame_len(i);
+    // Short, and no train.
+    if let Some(view) = snapshot.port(port)
+        && len <= view.mtu as usize + 14
+        && !batch.packed_offload(i).has_gso()
+    {
+        return sink.emit(batch, port, TxItem::whole(batch, i, true));
+    }
+    output(snapshot, batch, port, TxItem::whole(batch, i, true), sink);
+}
+
 /// Changes the outer tag in place.
-#[inline]
+#[inline(never)]
 fn retag(batch: &mut Batch<'_>, i: usize, change: TagChange) -> bool {
     match change {
         TagChange::Push(vlan) => match batch.insert(i, 12, 4) {
@@ -85,12 +96,12 @@ fn retag(batch: &mut Batch<'_>, i: usize, change: TagChange) -> bool {
 }
 
 /// Sends one frame by one port, or drops it there, having made it fit.
-#[inline]
+#[inline(never)]
 fn output<S: Sink>(snapshot: &Snapshot, batch: &mut Batch<'_>, port: u16, item: TxItem, sink: &mut S) {
     let Some(view) = snapshot.port(port) else { return sink.drop(port, DropReason::PortGone) };
     // Short, complete or understood by the port: that is nearly every frame.
     if item.total() <= view.mtu as usize + 14
-        && (item.offload.gso.is_none() || item.offload.fits(view.features))
+        && (!item.offload.has_gso() || item.offload.unpack().fits(view.features))
     {
         return sink.emit(batch, port, item);
     }
@@ -105,7 +116,7 @@ fn long<S: Sink>(batch: &mut Batch<'_>, port: u16, view: &PortView, item: TxItem
     let Some(l3) = parse_link(head).ok().map(|link| link.l3 as usize) else {
         return sink.drop(port, DropReason::BadOffload);
     };
-    if item.offload.gso.is_none() {
+    if !item.offload.has_gso() {
         if item.total() > view.mtu as usize + l3 {
             return sink.drop(port, DropReason::MtuExceeded);
         }
@@ -115,7 +126,7 @@ fn long<S: Sink>(batch: &mut Batch<'_>, port: u16, view: &PortView, item: TxItem
     if train.longest() > view.mtu as usize + l3 {
         return sink.drop(port, DropReason::MtuExceeded);
     }
-    if item.offload.fits(view.features) {
+    if item.offload.unpack().fits(view.features) {
         return sink.emit(batch, port, item);
     }
     sink.made(port, train.count() as u32 - 1);
@@ -154,6 +165,7 @@ fn outgoing_head<'w, S: Sink>(
 
 /// Sends a copy by every port of the bridge that may have one. The frame is sent as it lies wherever its
 /// tag stays as it is; elsewhere with a private Ethernet header in front.
+#[inline(never)]
 fn flood<S: Sink>(
     snapshot: &Snapshot,
     batch: &mut Batch<'_>,
@@ -219,7 +231,7 @@ fn retagged<S: Sink>(batch: &mut Batch<'_>, i: usize, change: TagChange, sink: &
         prefix,
         from,
         len: (total as u32).checked_sub(from)?,
-        offload: batch.offload(i).shifted(shift)?,
+        offload: batch.offload(i).shifted(shift)?.into(),
     })
 }
 

@@ -123,6 +123,22 @@ impl Default for Size {
     }
 }
 
+/// When a worker saw a frame of each entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamps<'a>(&'a [AtomicU32]);
+
+impl Stamps<'_> {
+    /// What [`Fdb::touch`] does.
+    #[inline]
+    pub fn touch(self, location: Location, now_s: u32) {
+        if let Some(stamp) = self.0.get(location.0 as usize)
+            && stamp.load(Ordering::Relaxed) != now_s
+        {
+            stamp.store(now_s, Ordering::Relaxed);
+        }
+    }
+}
+
 /// The table.
 #[derive(Debug)]
 pub struct Fdb {
@@ -217,11 +233,13 @@ impl Fdb {
     /// most once a second, and only what this worker alone writes.
     #[inline]
     pub fn touch(&self, worker: usize, location: Location, now_s: u32) {
-        if let Some(stamp) = self.stamps.get(worker).and_then(|stamps| stamps.get(location.0 as usize))
-            && stamp.load(Ordering::Relaxed) != now_s
-        {
-            stamp.store(now_s, Ordering::Relaxed);
-        }
+        self.stamps(worker).touch(location, now_s);
+    }
+
+    /// A worker's own stamps, to be touched many times.
+    #[inline]
+    pub fn stamps(&self, worker: usize) -> Stamps<'_> {
+        Stamps(self.stamps.get(worker).map_or(&[], |stamps| stamps))
     }
 
     /// The version slots, for the flow cache to check its witnesses against.

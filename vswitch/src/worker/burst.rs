@@ -1,5 +1,6 @@
 //! The life of a batch: parse, look up, decide what is not known, act, send.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use pmd::{BATCH, Batch, Fault, Features, Pool, RxMemory};
@@ -10,9 +11,9 @@ use super::outlet::Outlets;
 use super::queue::Queue;
 use crate::flow::action::Actions;
 use crate::flow::cache::{Current, FlowCache, Probes};
-use crate::flow::headers::{Link, parse_link};
+use crate::flow::headers::{Link, parse_link, untagged};
 use crate::flow::key::{FlowKey, KeyMask};
-use crate::pipeline::execute::{Sink, execute, plausible};
+use crate::pipeline::execute::{Sink, execute, forward, plausible};
 use crate::pipeline::{Decision, Learning, decide};
 use crate::snapshot::Snapshot;
 use crate::tables::fdb::{Fdb, Learned, Location};
@@ -120,13 +121,16 @@ impl Decider {
             cache.probe(&mut self.keys[..keys], &mask, &mut self.probes);
         }
         // In order: a frame sees what the frames before it have changed.
-        for at in 0..keys {
+        let mut at = 0;
+        loop {
+            at = self.act_on_known(at..keys, queue.port, &mut batch, &mut sink);
+            if at == keys {
+                break;
+            }
             let frame = self.frames[at] as usize;
-            let actions = match self.recall(at) {
-                Some(actions) => actions,
-                None => self.decide(&batch, frame, at, queue.port, &mask),
-            };
+            let actions = self.decide(&batch, frame, at, queue.port, &mask);
             execute(&self.snapshot, &mut batch, frame, queue.port, actions.as_slice(), &mut sink);
+            at += 1;
         }
         sink.flush(&mut batch);
         batch.recycle(pool);
@@ -159,28 +163,53 @@ impl Decider {
         let (mut keys, mut bytes) = (0, 0);
         for frame in 0..batch.len() {
             bytes += batch.frame_len(frame) as u64;
-            match admit(batch, frame) {
-                Ok(link) => {
-                    self.keys[keys].set_link(&link, port);
-                    self.frames[keys] = frame as u8;
-                    keys += 1;
+            let key = &mut self.keys[keys];
+            // No metadata and no tag: that is nearly every frame.
+            if batch.packed_offload(frame).is_none()
+                && let Some(ethernet) = untagged(batch.head(frame))
+            {
+                key.set_untagged(ethernet, port);
+            } else {
+                match admit(batch, frame) {
+                    Ok(link) => key.set_link(&link, port),
+                    Err(reason) => {
+                        sink.drop(port, reason);
+                        continue;
+                    }
                 }
-                Err(reason) => sink.drop(port, reason),
             }
+            self.frames[keys] = frame as u8;
+            keys += 1;
         }
         self.counters.port(port).rx_bytes.add(bytes);
         keys
     }
 
-    /// What was decided before about the flow of the `at`th key.
+    /// Acts on frames as long as it is known what was decided about their flows; gives the place of the first
+    /// key of which it is not.
     #[inline]
-    fn recall(&mut self, at: usize) -> Option<Actions> {
-        let current = Current { generation: self.snapshot.generation, versions: self.fdb.versions() };
-        let cached = *self.cache.as_mut()?.get(&self.probes, at, &self.keys[at], current)?;
-        if let Some(location) = cached.location {
-            self.fdb.touch(self.worker, location, self.now_s);
+    fn act_on_known<S: Sink>(
+        &mut self,
+        places: Range<usize>,
+        port: u16,
+        batch: &mut Batch<'_>,
+        sink: &mut S,
+    ) -> usize {
+        let Decider { snapshot, fdb, now_s, cache, probes, keys, frames, .. } = self;
+        let (Some(cache), snapshot) = (cache, &**snapshot) else { return places.start };
+        let current = Current { generation: snapshot.generation, versions: fdb.versions() };
+        let stamps = fdb.stamps(self.worker);
+        for ((at, key), &frame) in places.clone().zip(&keys[places.clone()]).zip(&frames[places.clone()]) {
+            let Some(cached) = cache.get(probes, at, key, current) else { return at };
+            if let Some(location) = cached.location {
+                stamps.touch(location, *now_s);
+            }
+            match cached.actions.single_output() {
+                Some(out) => forward(snapshot, batch, frame.into(), out, sink),
+                None => execute(snapshot, batch, frame.into(), port, cached.actions.as_slice(), sink),
+            }
         }
-        Some(cached.actions)
+        places.end
     }
 
     /// Runs the pipeline for a frame and keeps what it decides.
@@ -212,7 +241,7 @@ impl Decider {
 }
 
 /// Reads the link-layer header of a frame whose metadata can be true.
-#[inline]
+#[inline(never)]
 fn admit(batch: &Batch<'_>, frame: usize) -> Result<Link, DropReason> {
     if !plausible(batch, frame) {
         return Err(DropReason::BadOffload);

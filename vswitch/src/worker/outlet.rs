@@ -131,6 +131,14 @@ impl Outlets {
     }
 }
 
+/// Lists a port once.
+#[inline(never)]
+fn touch(touched: &mut Vec<u16>, port: u16) {
+    if !touched.contains(&port) {
+        touched.push(port);
+    }
+}
+
 #[inline]
 fn count(counters: &PortCounters, report: &TxReport) {
     counters.tx_frames.add(report.sent.into());
@@ -154,6 +162,15 @@ pub struct BurstSink<'a> {
 }
 
 impl BurstSink<'_> {
+    /// Sends what was gathered for a port, to have room for one more.
+    #[cold]
+    fn emit_full(&mut self, batch: &mut Batch<'_>, port: u16, item: TxItem) {
+        self.outlets.send(batch, self.pool, port);
+        if let Some(Some(outlet)) = self.outlets.by_port.get_mut(port as usize) {
+            outlet.items.push(item);
+        }
+    }
+
     /// Sends everything that was gathered.
     #[inline]
     pub fn flush(&mut self, batch: &mut Batch<'_>) {
@@ -165,18 +182,18 @@ impl BurstSink<'_> {
 }
 
 impl Sink for BurstSink<'_> {
-    #[inline]
+    #[inline(always)]
     fn emit(&mut self, batch: &mut Batch<'_>, port: u16, item: TxItem) {
         let Some(Some(outlet)) = self.outlets.by_port.get_mut(port as usize) else {
             return self.drop(port, DropReason::PortGone);
         };
-        if outlet.items.is_empty() && !self.outlets.touched.contains(&port) {
-            self.outlets.touched.push(port);
+        if outlet.items.is_empty() {
+            touch(&mut self.outlets.touched, port);
+        }
+        if outlet.items.len() == outlet.items.capacity() {
+            return self.emit_full(batch, port, item);
         }
         outlet.items.push(item);
-        if outlet.items.len() >= CAPACITY {
-            self.outlets.send(batch, self.pool, port);
-        }
     }
 
     #[inline]

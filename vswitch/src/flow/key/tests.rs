@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::flow::headers::{Depth, Fragment, Network, parse};
+use crate::flow::headers::{Depth, Fragment, Network, parse, parse_link, untagged};
 
 fn any_key() -> impl Strategy<Value = FlowKey> {
     any::<[u64; WORDS]>().prop_map(FlowKey::from_words)
@@ -181,4 +181,22 @@ proptest! {
             prop_assert_eq!(FlowKey::new(&link, 1).masked(&mask), FlowKey::new(&all, 1).masked(&mask));
         }
     }
+}
+
+#[test]
+fn the_short_way_to_a_key_is_the_long_one() {
+    for ethertype in [0x0800, 0x86dd, 0x0806, 46, 0x8101, 0x8100, 0x88a8] {
+        let mut frame: Vec<u8> = (1..=60).collect();
+        frame[12..14].copy_from_slice(&u16::to_be_bytes(ethertype));
+        let (mut long, mut short) = (FlowKey::ZERO, FlowKey::ZERO);
+        long.set_link(&parse_link(&frame).unwrap(), 0xabcd);
+        match untagged(&frame) {
+            Some(ethernet) => {
+                short.set_untagged(ethernet, 0xabcd);
+                assert_eq!(long, short);
+            }
+            None => assert!(ethertype == 0x8100 || ethertype == 0x88a8),
+        }
+    }
+    assert_eq!(untagged(&[0; 13]), None);
 }
