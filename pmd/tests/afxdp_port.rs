@@ -13,9 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lab::{Container, FAR, NEAR, RawEnd, eventually, frame, ip, private_pair};
-use pmd::afxdp::{
-    AfxdpConfig, AfxdpPort, Mode, OpenError, Purpose, keep_tags_in_frames, open, open_host_end,
-};
+use pmd::afxdp::{AfxdpConfig, AfxdpPort, Mode, OpenError, Purpose, complete_far_end, open, open_host_end};
 use pmd::netdev::Settings;
 use pmd::veth::{self, VethConfig, VethPort};
 use pmd::{
@@ -226,19 +224,21 @@ fn tags_of_a_trunk_arrive() {
     assert!(outside.receive().is_some());
 }
 
-/// A container's kernel can be told to write its tags into the frames.
+/// A container's kernel can be told to write its tags and the CRC of SCTP into the frames.
 #[test]
-fn tags_are_kept_in_frames() {
+fn a_far_end_completes_its_frames() {
     private_pair(1500);
-    let offload = || {
+    let offloads = || {
         let output = std::process::Command::new("ethtool").args(["-k", FAR]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        text.lines().find(|line| line.starts_with("tx-vlan-offload:")).unwrap().to_owned()
+        ["tx-vlan-offload:", "tx-checksum-sctp:", "tx-checksum-ip-generic:"]
+            .map(|name| text.split(name).nth(1).unwrap().trim_start().starts_with("on"))
     };
-    assert_eq!(offload(), "tx-vlan-offload: on");
-    keep_tags_in_frames(None, FAR).unwrap();
-    assert_eq!(offload(), "tx-vlan-offload: off");
-    assert!(keep_tags_in_frames(None, "vxnone").unwrap_err().to_string().contains("vxnone"));
+    assert_eq!(offloads(), [true, true, true]);
+    complete_far_end(None, FAR).unwrap();
+    assert_eq!(offloads(), [false, false, true]);
+    complete_far_end(None, FAR).unwrap();
+    assert!(complete_far_end(None, "vxnone").unwrap_err().to_string().contains("vxnone"));
 }
 
 /// The host end of a pair that we made talks to nobody but the switch, with the port open and after it.

@@ -20,27 +20,61 @@ pub(super) fn queue_count(device: &str) -> u32 {
     }
 }
 
-/// The receiving side of the device takes VLAN tags out of frames, into metadata that AF_XDP does not see
-/// (`rx-vlan-offload`).
-pub(super) const STRIPS_TAGS: u32 = 1 << 8;
-/// The sending side of the device puts VLAN tags in, so the kernel gives it frames without (`tx-vlan-offload`).
-pub(super) const INSERTS_TAGS: u32 = 1 << 7;
+/// The receiving side of the device takes VLAN tags out of frames, into metadata that AF_XDP does not see.
+pub(super) const STRIPS_TAGS: &str = "rx-vlan-hw-parse";
+/// The sending side of the device puts VLAN tags in, so the kernel gives it frames without.
+pub(super) const INSERTS_TAGS: &str = "tx-vlan-hw-insert";
+/// The sending side of the device fills in the CRC of SCTP (RFC 9260), so the kernel gives it frames without.
+pub(super) const FILLS_SCTP: &str = "tx-checksum-sctp";
 
-/// Switches one offload of the device; true if that changed it.
+/// Switches one offload of the device, by the kernel's name for it; true if that changed it.
 ///
 /// # Errors
-/// `EOPNOTSUPP` from a driver in which it is fixed.
-pub(super) fn switch_offload(device: &str, flag: u32, on: bool) -> io::Result<bool> {
-    const ETHTOOL_GFLAGS: u32 = 0x25;
-    const ETHTOOL_SFLAGS: u32 = 0x26;
-    let mut flags = [ETHTOOL_GFLAGS, 0];
-    ethtool(device, &mut flags)?;
-    let wanted = if on { flags[1] | flag } else { flags[1] & !flag };
-    if wanted == flags[1] {
+/// `ENOENT` from a kernel that does not know the name, `EOPNOTSUPP` from a driver in which it is fixed.
+pub(super) fn switch_offload(device: &str, feature: &str, on: bool) -> io::Result<bool> {
+    const ETHTOOL_GFEATURES: u32 = 0x3a;
+    const ETHTOOL_SFEATURES: u32 = 0x3b;
+    let names = feature_names(device)?;
+    let bit = names.iter().position(|name| name == feature).ok_or(io::ErrorKind::NotFound)?;
+    let (block, mask) = (bit / 32, 1 << (bit % 32));
+    let blocks = names.len().div_ceil(32);
+    // `struct ethtool_gfeatures`: command, blocks; of each the available, requested, active, never changed bits.
+    let mut now = vec![0; 2 + 4 * blocks];
+    (now[0], now[1]) = (ETHTOOL_GFEATURES, blocks as u32);
+    ethtool(device, &mut now)?;
+    let [available, active] = [now[2 + 4 * block], now[4 + 4 * block]];
+    if (active & mask != 0) == on {
         return Ok(false);
     }
-    ethtool(device, &mut [ETHTOOL_SFLAGS, wanted])?;
+    if available & mask == 0 {
+        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+    }
+    // `struct ethtool_sfeatures`: command, blocks; of each the bits to change and their values.
+    let mut change = vec![0; 2 + 2 * blocks];
+    (change[0], change[1]) = (ETHTOOL_SFEATURES, blocks as u32);
+    change[2 + 2 * block] = mask;
+    change[3 + 2 * block] = if on { mask } else { 0 };
+    ethtool(device, &mut change)?;
     Ok(true)
+}
+
+/// The kernel's names of all offloads, by bit.
+fn feature_names(device: &str) -> io::Result<Vec<String>> {
+    const ETHTOOL_GSSET_INFO: u32 = 0x37;
+    const ETHTOOL_GSTRINGS: u32 = 0x1b;
+    const FEATURES: u32 = 4;
+    const NAME: usize = 32;
+    // `struct ethtool_sset_info`: command, reserved, a mask of 64 bits; then the length of the set.
+    let mut info = [ETHTOOL_GSSET_INFO, 0, 1 << FEATURES, 0, 0];
+    ethtool(device, &mut info)?;
+    let count = info[4].min(1024) as usize;
+    // `struct ethtool_gstrings`: command, set, length; then names of 32 bytes.
+    let mut names = vec![0; 3 + count * NAME / 4];
+    names[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, FEATURES, count as u32]);
+    ethtool(device, &mut names)?;
+    let bytes: Vec<u8> = names[3..].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let text = |name: &[u8]| String::from_utf8_lossy(name).trim_end_matches('\0').to_owned();
+    Ok(bytes.chunks(NAME).map(text).collect())
 }
 
 /// A packet socket that receives nothing and keeps the device promiscuous for as long as it is open.
@@ -88,7 +122,7 @@ fn ethtool(device: &str, words: &mut [u32]) -> io::Result<()> {
     request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
     // SAFETY: the request and the structure that it points to, of the size that the command has, outlive the call.
     let rc = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as libc::Ioctl, &mut request) };
-    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if rc >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A descriptor of the calling thread's network namespace.

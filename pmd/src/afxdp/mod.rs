@@ -25,7 +25,7 @@ mod tx;
 pub mod umem;
 
 pub use open::{
-    AfxdpConfig, OpenAfxdp, OpenError, OpenQueue, Purpose, keep_tags_in_frames, open, open_host_end,
+    AfxdpConfig, OpenAfxdp, OpenError, OpenQueue, Purpose, complete_far_end, open, open_host_end,
 };
 pub use socket::Mode;
 

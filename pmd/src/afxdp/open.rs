@@ -11,7 +11,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::device::{
-    INSERTS_TAGS, STRIPS_TAGS, current_netns, promiscuous_socket, queue_count, switch_offload,
+    FILLS_SCTP, INSERTS_TAGS, STRIPS_TAGS, current_netns, promiscuous_socket, queue_count, switch_offload,
 };
 use super::lent::Lent;
 use super::program::{Attachment, Company, ProgramError, SocketMap, Unclaimed, XdpMode};
@@ -206,7 +206,7 @@ fn open_raised(
 /// # Errors
 /// As [`open`].
 pub fn open_host_end(pair: &OpenVeth, mode: Mode, arena: &Arena) -> Result<OpenAfxdp, OpenError> {
-    keep_tags_in_frames(pair.container.netns.as_deref(), &pair.container.name)?;
+    complete_far_end(pair.container.netns.as_deref(), &pair.container.name)?;
     let config = AfxdpConfig {
         netns: pair.host.netns.clone(),
         device: pair.host.name.clone(),
@@ -216,19 +216,22 @@ pub fn open_host_end(pair: &OpenVeth, mode: Mode, arena: &Arena) -> Result<OpenA
     open(&config, arena)
 }
 
-/// Has the kernel at the far end of a veth pair write VLAN tags into its frames instead of beside them, where AF_XDP
-/// at the near end would not see them.
+/// Has the kernel at the far end of a veth pair write into its frames what else it would leave to metadata that AF_XDP
+/// at the near end does not see: VLAN tags, and the CRC of SCTP.
 ///
 /// # Errors
 /// The namespace or the device is missing.
-pub fn keep_tags_in_frames(netns: Option<&str>, device: &str) -> Result<(), netdev::Error> {
+pub fn complete_far_end(netns: Option<&str>, device: &str) -> Result<(), netdev::Error> {
     Netns::open_or_own(netns)?.run(|| {
-        switch_offload(device, INSERTS_TAGS, false).map(|_| ()).map_err(|cause| {
-            netdev::Error::call(
-                format!("switching tx-vlan-offload of {device:?} off"),
-                "ioctl(SIOCETHTOOL)",
-                cause,
-            )
+        [INSERTS_TAGS, FILLS_SCTP].into_iter().try_for_each(|offload| {
+            match switch_offload(device, offload, false) {
+                // A kernel that does not know it does not do it.
+                Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                    let doing = format!("switching {offload} of {device:?} off");
+                    Err(netdev::Error::call(doing, "ioctl(SIOCETHTOOL)", cause))
+                }
+                _ => Ok(()),
+            }
         })
     })
 }
