@@ -383,6 +383,47 @@ fn a_device_of_the_host_is_not_taken_by_accident() {
     assert_eq!(arena.free(), arena.frames(), "a failed opening keeps nothing");
 }
 
+/// A device of another namespace is driven from here, and given back there.
+#[test]
+fn a_device_elsewhere() {
+    // SAFETY: no pointers; concerns this thread alone.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+    let container = Container::new(5, 1500);
+    let arena = arena();
+    let config = AfxdpConfig {
+        netns: Some(container.name.clone()),
+        device: "eth0".into(),
+        mode: Mode::Auto,
+        purpose: Purpose::Host { exclusive: true },
+    };
+    let programs = |container: &Container| {
+        container.run(&["ip", "-d", "link", "show", "eth0"]).1.matches("prog/xdp").count()
+    };
+    let mut there = AfxdpPort::new(open(&config, &arena).unwrap());
+    assert!(there.link().up);
+    assert_eq!(programs(&container), 1);
+    let (mut rx, tx) = queues(&mut there);
+    RawEnd::new(&container.device).send(&frame(1, 99));
+    let (mut memory, mut pool) = (RxMemory::new(), arena.pool());
+    let got = eventually(|| {
+        let batch = rx.receive(&mut memory, &mut pool, BATCH).unwrap();
+        let ours = (0..batch.len()).any(|i| batch.head(i) == frame(1, 99));
+        batch.recycle(&mut pool);
+        ours.then_some(())
+    });
+    got.unwrap();
+    drop((rx, tx));
+    Box::new(there).close(Fate::Leave).unwrap();
+    assert_eq!(programs(&container), 0);
+
+    let there = AfxdpPort::new(open(&config, &arena).unwrap());
+    ip(&["netns", "del", &container.name]);
+    assert!(there.link().gone && there.link().reason.contains("deleted"), "{:?}", there.link());
+    Box::new(there).close(Fate::Leave).unwrap();
+    drop(pool);
+    assert_eq!(arena.free(), arena.frames());
+}
+
 /// Each rx queue has a socket; frames of all of them arrive, and each tx queue sends.
 #[test]
 fn several_queues() {

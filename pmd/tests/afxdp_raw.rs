@@ -5,7 +5,8 @@
 
 mod lab;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 
 use lab::{FAR, NEAR, RawEnd, eventually, frame, ifindex, private_pair};
@@ -25,19 +26,25 @@ const SIZES: RingSizes = RingSizes { rx: 64, tx: 64, fill: 64, completion: 64 };
 /// One end of a pair, driven by hand.
 struct Device {
     memory: MmapMut,
+    memfd: OwnedFd,
     fd: OwnedFd,
     rings: Rings,
     bound: Bound,
     metadata: bool,
-    attachment: Attachment,
+    attachment: Option<Attachment>,
 }
 
 fn queue(device: &str) -> Queue {
     Queue { device: device.into(), ifindex: ifindex(device), queue: 0 }
 }
 
-fn memory() -> MmapMut {
-    MmapMut::map_anon((CHUNKS * u64::from(CHUNK_SIZE)) as usize).unwrap()
+/// Frames on a memfd, as an arena's are, so that another process can map them.
+fn memory() -> (MmapMut, OwnedFd) {
+    // SAFETY: a static name; the descriptor is new and ours alone.
+    let memfd = unsafe { File::from_raw_fd(libc::memfd_create(c"frames".as_ptr(), 0)) };
+    memfd.set_len(CHUNKS * u64::from(CHUNK_SIZE)).unwrap();
+    // SAFETY: a memfd that is not truncated while it is mapped.
+    (unsafe { MmapMut::map_mut(&memfd) }.unwrap(), memfd.into())
 }
 
 fn umem(memory: &mut MmapMut) -> Umem {
@@ -49,7 +56,7 @@ fn umem(memory: &mut MmapMut) -> Umem {
 impl Device {
     /// Half of the chunks go into the fill ring, the other half are for sending.
     fn open(device: &str, mode: Mode, multi_buffer: bool, unclaimed: Unclaimed) -> Self {
-        let mut memory = memory();
+        let (mut memory, memfd) = memory();
         let mut socket = OpenSocket::new(queue(device)).unwrap();
         socket.register(&umem(&mut memory)).unwrap();
         let mut rings = socket.make_rings(SIZES).unwrap();
@@ -63,7 +70,7 @@ impl Device {
         let attachment =
             Attachment::new(device, ifindex(device), &sockets, unclaimed, Company::Alone, true).unwrap();
         let metadata = socket.has_metadata();
-        Device { memory, fd: socket.into_fd(), rings, bound, metadata, attachment }
+        Device { memory, memfd, fd: socket.into_fd(), rings, bound, metadata, attachment: Some(attachment) }
     }
 
     fn bytes(&self, descriptor: &Descriptor) -> &[u8] {
@@ -122,7 +129,7 @@ fn frames_cross_both_ways_and_the_socket_says_copy() {
     let mut device = Device::open(NEAR, Mode::Auto, false, Unclaimed::Drop);
     assert_eq!(device.bound, Bound { zero_copy: false, multi_buffer: true }, "veth has no zero-copy");
     assert!(!is_zero_copy(device.fd.as_fd()).unwrap());
-    assert_eq!(device.attachment.mode(), XdpMode::Native);
+    assert_eq!(device.attachment.as_ref().unwrap().mode(), XdpMode::Native);
     for round in 0..200 {
         let sent = frame(round, 60 + usize::from(round));
         outside.send(&sent);
@@ -175,6 +182,55 @@ fn rings_are_rebuilt_from_the_descriptor() {
     assert_eq!(device.receive().unwrap().0, frame(99, 80));
     device.send(&frame(98, 90), None);
     assert_eq!(outside.receive().unwrap(), frame(98, 90));
+}
+
+/// Another process that is given the socket and the frames' memory drives them on: receives, gives chunks back, sends.
+#[test]
+fn a_socket_is_adopted_by_another_process() {
+    const CHILD: &str = "VSWITCH_TEST_ADOPT";
+    const ROUNDS: u8 = 100; // more than there are chunks in the rings
+    if let Some(numbers) = std::env::var_os(CHILD) {
+        let numbers = numbers.into_string().unwrap();
+        let (fd, memfd) = numbers.split_once(' ').unwrap();
+        // SAFETY: the parent left these two open for us, and for nobody else.
+        let [fd, memfd] = [fd, memfd].map(|n| unsafe { OwnedFd::from_raw_fd(n.parse().unwrap()) });
+        // SAFETY: as in `memory`.
+        let memory = unsafe { MmapMut::map_mut(&File::from(memfd.try_clone().unwrap())) }.unwrap();
+        let rings = Rings::map(fd.as_fd(), SIZES).unwrap();
+        let bound = Bound { zero_copy: false, multi_buffer: true };
+        let mut device = Device { memory, memfd, fd, rings, bound, metadata: false, attachment: None };
+        for _ in 0..ROUNDS {
+            let (frame, _) = device.receive().unwrap();
+            device.send(&frame, None);
+        }
+        return;
+    }
+    private_pair(1500);
+    let outside = RawEnd::new(FAR);
+    let mut device = Device::open(NEAR, Mode::Auto, false, Unclaimed::Drop);
+    for seed in 0..20 {
+        outside.send(&frame(seed, 60));
+        device.receive().unwrap();
+    }
+    for fd in [device.fd.as_raw_fd(), device.memfd.as_raw_fd()] {
+        // SAFETY: an open descriptor and flags.
+        assert_eq!(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }, 0);
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_socket_is_adopted_by_another_process"])
+        .env(CHILD, format!("{} {}", device.fd.as_raw_fd(), device.memfd.as_raw_fd()))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    for seed in 0..ROUNDS {
+        outside.send(&frame(seed, 70));
+        let back = outside.receive();
+        if back.is_none() {
+            let _ = child.kill();
+        }
+        assert_eq!(back.unwrap(), frame(seed, 70));
+    }
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]
@@ -234,7 +290,7 @@ fn the_kernel_finishes_a_checksum_on_request() {
 #[test]
 fn sockets_of_two_devices_share_one_umem() {
     private_pair(1500);
-    let mut memory = memory();
+    let (mut memory, _memfd) = memory();
     let mut first = OpenSocket::new(queue(NEAR)).unwrap();
     first.register(&umem(&mut memory)).unwrap();
     let _first_rings = first.make_rings(SIZES).unwrap();
@@ -278,7 +334,7 @@ fn unclaimed_frames_pass_or_are_dropped() {
 fn errors_name_the_device_the_cause_and_the_fix() {
     private_pair(1500);
     let device = Device::open(NEAR, Mode::Auto, false, Unclaimed::Pass);
-    let mut memory = memory();
+    let (mut memory, _memfd) = memory();
     let open = |queue: Queue, memory: &mut MmapMut| {
         let mut socket = OpenSocket::new(queue).unwrap();
         socket.register(&umem(memory)).unwrap();
