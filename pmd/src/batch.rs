@@ -1,7 +1,7 @@
 //! A batch: up to [`BATCH`] frames that an rx queue lends for one burst.
 //!
 //! A frame is a *head* (its first bytes, contiguous, in memory that only we can write, with headroom
-//! before it) and any number of further *segments*. Headers are parsed from the head and nowhere else;
+//! before it, at least [`HEAD`] bytes long or the whole frame) and any number of further *segments*. Headers are parsed from the head and nowhere else;
 //! segments may lie in memory that a hostile guest is writing at this moment, so no method reads a
 //! segment but those that copy it away. All of it is lent: the lifetime `'q` ties the batch to the queue
 //! and to the worker's [`RxMemory`], so nothing of it can be kept past the burst. What shall outlive it is
@@ -25,6 +25,11 @@ pub const BATCH: usize = 64;
 
 /// The longest frame: 64 KB of IP behind an Ethernet header with two VLAN tags.
 pub const MAX_FRAME: usize = 65_535 + 22;
+
+/// Bytes that a frame's head holds at least, or the whole frame if it is shorter: enough for all headers,
+/// also for those that segmentation writes anew (two VLAN tags, IPv6 with a good number of extension headers,
+/// TCP with all its options).
+pub const HEAD: usize = 192;
 
 /// Bytes of a worker's scratch memory. It holds seven of the largest frames or a full batch of small
 /// ones, and stays within a core's second-level cache.

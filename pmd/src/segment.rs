@@ -5,6 +5,7 @@
 //! stays partial and is completed where the bytes are copied. Called by the worker for an out port that
 //! cannot take the train.
 
+use crate::batch::HEAD;
 use crate::checksum::{Sum, of};
 use crate::gather::{Prefixes, TxItem};
 use crate::offload::{Checksum, Gso, GsoKind, Offload};
@@ -34,9 +35,8 @@ struct Layout {
     ipv6: bool,
 }
 
-/// The longest header that is copied in front of each segment: two VLAN tags, IPv6 with a good number of
-/// extension headers, TCP with all its options.
-const MAX_HEADER: usize = 192;
+/// The longest header that is copied in front of each segment.
+const MAX_HEADER: usize = HEAD;
 
 /// The most segments of one train. Linux goes down to an MSS of 88, which makes 745 of 64 KB.
 const MAX_SEGMENTS: usize = 1024;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use control::api::*;
-use control::schema::{BridgeName, Config, PortName};
+use control::schema::{BridgeName, Config, HugePages, PortName};
 
 use crate::config::state::Origin;
 use crate::config::{Start, Store, diff, edit};
@@ -79,6 +79,7 @@ impl Daemon {
     pub fn describe(&self) -> String {
         let totals = self.switch.totals();
         let pages = match totals.page_size {
+            4096 if self.switch.config().switch.huge_pages == HugePages::Off => "4 KB pages",
             4096 => {
                 "4 KB pages (no huge pages: reserve some through /proc/sys/vm/nr_hugepages to save TLB misses)"
             }
@@ -127,6 +128,18 @@ impl Daemon {
         ApiError::not_found("port", name.as_str(), config.ports.iter().map(|port| port.name.as_str()))
     }
 
+    /// Refuses a filter that names nothing: an empty answer would look like one.
+    fn check_names(&self, bridge: Option<&BridgeName>, port: Option<&PortName>) -> Result<(), ApiError> {
+        let config = self.switch.config();
+        if let Some(bridge) = bridge.filter(|bridge| config.bridge(bridge.as_str()).is_none()) {
+            return Err(self.unknown_bridge(bridge));
+        }
+        if let Some(port) = port.filter(|port| config.port(port.as_str()).is_none()) {
+            return Err(self.unknown_port(port));
+        }
+        Ok(())
+    }
+
     fn unknown_bridge(&self, name: &BridgeName) -> ApiError {
         let config = self.switch.config();
         ApiError::not_found("bridge", name.as_str(), config.bridges.iter().map(|bridge| bridge.name.as_str()))
@@ -143,8 +156,7 @@ impl From<ApplyError> for ApiError {
         match cause {
             Cause::Restart(needed) => needed.into(),
             Cause::Open(cause) => refused(ErrorCode::System, cause),
-            Cause::Limit(cause) => refused(ErrorCode::Limit, cause)
-                .fix("raise the limit in the configuration and restart vswitchd"),
+            Cause::Limit { cause, fix } => refused(ErrorCode::Limit, cause).fix(fix),
         }
     }
 }
@@ -224,11 +236,7 @@ impl Backend for Daemon {
     }
 
     fn port_list(&self, request: PortList) -> Result<Vec<PortRow>, ApiError> {
-        if let Some(bridge) = &request.bridge
-            && self.switch.config().bridge(bridge.as_str()).is_none()
-        {
-            return Err(self.unknown_bridge(bridge));
-        }
+        self.check_names(request.bridge.as_ref(), None)?;
         let mut rows = self.switch.ports();
         rows.retain(|row| request.bridge.as_ref().is_none_or(|bridge| row.bridge == *bridge));
         Ok(rows)
@@ -264,6 +272,7 @@ impl Backend for Daemon {
     }
 
     fn fdb_list(&self, request: FdbList) -> Result<FdbPage, ApiError> {
+        self.check_names(request.bridge.as_ref(), request.port.as_ref())?;
         Ok(FdbPage::cut(self.switch.fdb(), &request))
     }
 
@@ -276,10 +285,17 @@ impl Backend for Daemon {
     }
 
     fn fdb_flush(&self, request: FdbFlush) -> Result<Flushed, ApiError> {
+        self.check_names(request.bridge.as_ref(), request.port.as_ref())?;
         Ok(Flushed { removed: self.switch.flush(&request) })
     }
 
     fn flow_list(&self, request: FlowList) -> Result<FlowPage, ApiError> {
+        self.check_names(None, request.port.as_ref())?;
+        if let Some(worker) = request.worker
+            && worker >= self.switch.totals().workers
+        {
+            return Err(ApiError::not_found("worker", &worker.to_string(), []));
+        }
         Ok(self.switch.flows(&request))
     }
 
@@ -297,18 +313,14 @@ impl Backend for Daemon {
     }
 
     fn drops_list(&self, request: DropsList) -> Result<Vec<DropRow>, ApiError> {
-        if let Some(name) = &request.port
-            && self.switch.config().port(name.as_str()).is_none()
-        {
-            return Err(self.unknown_port(name));
-        }
+        self.check_names(None, request.port.as_ref())?;
         Ok(self.switch.drops(request.port.as_ref()))
     }
 
     fn trace(&self, request: Trace) -> Result<Traced, ApiError> {
         let frame = match (&request.notation, &request.hex) {
             (Some(text), None) => notation::build(text).map_err(|error| {
-                ApiError::new(ErrorCode::InvalidParams, format!("the frame's description: {error}"))
+                ApiError::new(ErrorCode::InvalidParams, format!("the described frame: {error}"))
                     .object("the described frame")
                     .fix("layers are eth, vlan, arp, ipv4, ipv6, tcp, udp, icmp, icmpv6, sctp, payload")
             })?,

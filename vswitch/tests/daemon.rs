@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use control::api::{Export, GetStatus, PortList};
+use control::api::{DropsList, Export, FdbFlush, FdbList, FlowList, GetStatus, PortList};
 use control::client::Client;
 
 /// A folder with a configuration, a socket and a state; gone when the test is over.
@@ -114,6 +114,31 @@ fn it_says_one_line_when_ready_and_ends_with_0_when_asked() {
         assert_eq!(more, "", "one line");
         assert!(!folder.socket().exists());
     }
+}
+
+/// An empty list would look like an answer.
+#[test]
+fn a_filter_that_names_nothing_is_refused() {
+    let folder = Folder::new(&format!("[switch]\nworkers = [0]\n{BRIDGE}"));
+    let _daemon = Daemon::start(&folder);
+    let mut client = Client::connect(&folder.socket(), Duration::from_secs(20)).unwrap();
+    let (bridge, port) = (|| "bleu".parse().ok(), || "web1".parse().ok());
+    let refusals = [
+        client.call(&PortList { bridge: bridge() }).err(),
+        client.call(&FdbList { bridge: bridge(), ..FdbList::default() }).err(),
+        client.call(&FdbFlush { bridge: bridge(), ..FdbFlush::default() }).err(),
+        client.call(&FdbList { port: port(), ..FdbList::default() }).err(),
+        client.call(&FlowList { port: port(), ..FlowList::default() }).err(),
+        client.call(&FlowList { worker: Some(1), ..FlowList::default() }).err(),
+        client.call(&DropsList { port: port() }).err(),
+    ];
+    for (refusal, name) in
+        refusals.iter().zip(["bleu", "bleu", "bleu", "web1", "web1", "worker \"1\"", "web1"])
+    {
+        let text = refusal.as_ref().map(ToString::to_string).unwrap_or_default();
+        assert!(text.contains(name) && text.contains("does not exist"), "{name}: {refusal:?}");
+    }
+    assert!(client.call(&FlowList { worker: Some(0), ..FlowList::default() }).is_ok());
 }
 
 #[test]

@@ -160,7 +160,8 @@ impl fmt::Display for ApiError {
             write!(f, "{}: ", self.data.object)?;
         }
         f.write_str(&self.message)?;
-        if let Some(cause) = &self.data.cause {
+        // A message that gives the cause already need not say it twice.
+        if let Some(cause) = self.data.cause.as_ref().filter(|cause| !self.message.contains(*cause)) {
             write!(f, "\n  cause: {cause}")?;
         }
         if let Some(fix) = &self.data.fix {
@@ -193,6 +194,13 @@ mod tests {
              cause: setns(/run/netns/web1): No such file or directory\n  \
              fix: create the namespace with `ip netns add web1`"
         );
+    }
+
+    #[test]
+    fn a_cause_that_the_message_gives_is_not_said_twice() {
+        let error =
+            ApiError::new(ErrorCode::System, "port \"web1\": open: no such file").cause("open: no such file");
+        assert_eq!(error.to_string(), "port \"web1\": open: no such file");
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub enum VethDriver {
 /// Settings of an `afxdp` port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Afxdp {
-    /// `device`: an existing interface.
+    /// `device`: an existing device.
     pub device: InterfaceName,
     /// `netns`: where the device is, if not in the daemon's namespace.
     pub netns: Option<Netns>,
@@ -110,7 +110,7 @@ pub enum XdpMode {
 /// Settings of a `packet` port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
-    /// `device`: an existing interface.
+    /// `device`: an existing device.
     pub device: InterfaceName,
     /// `netns`: where the device is, if not in the daemon's namespace.
     pub netns: Option<Netns>,

@@ -104,7 +104,7 @@ fn decode_workers(section: &mut Section<'_, '_>, node: &Node) -> WorkerPlacement
 /// `[limits]`: maxima that hold for the whole switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// `frames`: buffers of the arena, which also bounds the memory locked.
+    /// `frames`: frames of the arena, which also bounds the memory locked.
     pub frames: u32,
     /// `flows`: entries of each worker's flow cache.
     pub flows: u32,

@@ -75,7 +75,7 @@ pub enum OpenError {
     Program(#[from] ProgramError),
     /// The arena has too few free frames to receive into.
     #[error(
-        "{device}: the arena has no {frames} free frames for the receive rings of its queues; raise \
+        "device {device:?}: the arena has no {frames} free frames for the receive rings of its queues; raise \
          `[limits] frames`"
     )]
     NoFrames {

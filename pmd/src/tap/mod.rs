@@ -74,7 +74,7 @@ impl Port for TapPort {
     fn link(&self) -> Link {
         match self.device.look(self.anchor.as_ref()) {
             Ok(link) if link.up => Link::up(),
-            Ok(link) => Link::down(format!("the container has set its device {:?} down", link.name)),
+            Ok(link) => Link::down(format!("the container has set its interface {:?} down", link.name)),
             Err(reason) => Link::gone(reason),
         }
     }
@@ -159,7 +159,7 @@ mod tests {
         let (mut one, mut two) = (port(&sandbox, 0, 1500, 1), port(&sandbox, 1, 1500, 1));
         assert!(one.link().up);
         sandbox.ip(0, &["link", "set", "eth0", "down"]);
-        assert!(one.link().reason.contains("set its device"), "{:?}", one.link());
+        assert!(one.link().reason.contains("set its interface"), "{:?}", one.link());
         let wire = Wire::new([&mut one, &mut two]);
         sandbox.ip(0, &["link", "del", "eth0"]);
         assert!(wire.fault().reason.contains("deleted"));

@@ -19,7 +19,7 @@ pub struct HashKey {
 }
 
 impl HashKey {
-    /// Expands `seed`; equal seeds give equal hashes. One seed for each table and start.
+    /// Expands `seed`; equal seeds give equal hashes. One random seed a start serves all tables.
     pub fn from_seed(seed: u64) -> HashKey {
         let mut state = seed;
         HashKey { secrets: std::array::from_fn(|_| splitmix(&mut state)) }

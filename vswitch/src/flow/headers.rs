@@ -1,7 +1,9 @@
 //! The headers of a frame, read in one pass from its private head, with no allocation.
 //!
-//! Who calls it: the worker, once for every frame of a batch, before the flow key is made; `trace` and the slow
-//! path, through the same function. What it may not know: ports, configuration, tables. It states facts about bytes;
+//! Who calls it: the worker, once for every frame of a batch, before the flow key is made, and again for a frame
+//! that the pipeline has to decide. As no stage reads more than the link layer, that is [`parse_link`]; `trace`
+//! calls it too, and [`parse`] for the key, as deep as the port's mask. What it may not know: ports,
+//! configuration, tables. It states facts about bytes;
 //! whether a fact is welcome is for the pipeline to say.
 //!
 //! Rules that everything below obeys:
@@ -28,8 +30,10 @@ use super::numbers::ethertype;
 
 /// How much of a frame is ever looked at, in bytes. Ethernet with two tags, IPv4 with all its options and TCP end at
 /// 82 + 20 bytes; only a long chain of IPv6 extension headers goes further, and is then [`Transport::Hidden`].
-/// A driver provides a private head of at least this length, or of the whole frame if that is shorter.
+/// A driver provides a private head of at least [`pmd::batch::HEAD`], or of the whole frame if that is shorter.
 pub const WINDOW: usize = 128;
+
+const _: () = assert!(WINDOW <= pmd::batch::HEAD);
 
 /// The longest chain of IPv6 extension headers that is followed. RFC 8504 section 5.3 lets a node stop at 8.
 pub const MAX_EXTENSIONS: usize = 8;

@@ -30,7 +30,7 @@ pub trait Sink {
     fn prefixes(&mut self, batch: &mut Batch<'_>, len: usize) -> Option<&mut Prefixes>;
 }
 
-/// Bytes that are looked at to find a header's end: what a head holds at least, if the frame is as long.
+/// Bytes that are looked at to find a header's end: a prefix, and what a head holds at least.
 const WINDOW: usize = 256;
 
 /// Carries out `actions` on frame `i`, which came in by `in_port`.

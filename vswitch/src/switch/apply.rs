@@ -38,8 +38,13 @@ pub enum Cause {
     #[error("{0}")]
     Open(String),
     /// A maximum is reached.
-    #[error("{0}")]
-    Limit(String),
+    #[error("{cause}")]
+    Limit {
+        /// Which.
+        cause: String,
+        /// What to do.
+        fix: String,
+    },
 }
 
 /// A port that was opened for the change, not yet in use.
@@ -70,12 +75,14 @@ impl State {
             return Err(limit(
                 "[limits] ports",
                 format!("{} ports, and {most} are allowed", wanted.ports.len()),
+                RAISE,
             ));
         }
         if wanted.bridges.len() > BRIDGES {
             return Err(limit(
                 "bridges",
                 format!("{} bridges, and {BRIDGES} are allowed", wanted.bridges.len()),
+                "use fewer bridges, or VLANs of one bridge",
             ));
         }
         let workers = self.crew.members().len();
@@ -84,7 +91,11 @@ impl State {
                 let cause = format!(
                     "`workers` names place {place} of `[switch] workers`, which has {workers} (the first is 0)"
                 );
-                return Err(limit(&format!("port \"{}\"", port.name), cause));
+                let fix = format!(
+                    "name places from 0 to {}, or add a CPU to `[switch] workers` and restart vswitchd",
+                    workers - 1
+                );
+                return Err(limit(&format!("port \"{}\"", port.name), cause, fix));
             }
         }
         if wanted.fdb.len() > self.limits.fdb as usize {
@@ -92,6 +103,7 @@ impl State {
             return Err(limit(
                 "[limits] fdb",
                 format!("{entries} static entries, and {} fit", self.limits.fdb),
+                RAISE,
             ));
         }
         Ok(())
@@ -370,8 +382,11 @@ impl State {
     }
 }
 
-fn limit(object: &str, text: String) -> ApplyError {
-    ApplyError { object: object.into(), cause: Cause::Limit(text) }
+/// What to do about a limit of the configuration.
+const RAISE: &str = "raise the limit in the configuration and restart vswitchd";
+
+fn limit(object: &str, cause: String, fix: impl Into<String>) -> ApplyError {
+    ApplyError { object: object.into(), cause: Cause::Limit { cause, fix: fix.into() } }
 }
 
 fn deleted(step: &Step) -> Option<&schema::Port> {

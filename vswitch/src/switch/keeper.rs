@@ -1,7 +1,7 @@
 //! The keeper: the thread that looks after a running switch.
 //!
-//! It takes ports down that workers report as failed or whose devices it finds gone, tries again and again to open ports that are down,
-//! and ages the FDB, a piece at a time.
+//! It takes ports down that workers report as failed or whose devices it finds gone, tries again and again
+//! to open ports that are down, and ages the FDB, a piece at a time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};

@@ -181,7 +181,7 @@ pub(crate) enum FdbCommand {
         #[arg(long, value_name = "MAC")]
         mac: Option<MacAddress>,
     },
-    /// Bind an address to a port
+    /// Add a static entry: this address is behind that port
     Add {
         /// The address
         mac: MacAddress,
@@ -195,7 +195,7 @@ pub(crate) enum FdbCommand {
         #[arg(long, value_name = "PORT")]
         port: PortName,
     },
-    /// Remove an address that was bound
+    /// Remove a static entry
     #[command(visible_alias = "delete")]
     Del {
         /// The address

@@ -10,7 +10,7 @@ use thiserror::Error;
 pub enum ProgramError {
     /// Another program is there and does not share.
     #[error(
-        "{device}: XDP program \"{name}\" (id {id}) is already attached and was left alone; detach it \
+        "device {device:?}: XDP program \"{name}\" (id {id}) is already attached and was left alone; detach it \
          (ip link set dev {device} xdp off), or load it through libxdp's dispatcher with a bpffs at /sys/fs/bpf, \
          which lets programs share a device"
     )]
@@ -23,7 +23,9 @@ pub enum ProgramError {
         id: u32,
     },
     /// No right to load programs.
-    #[error("{device}: {call}: {source}: needs CAP_BPF, CAP_NET_ADMIN (and CAP_SYS_ADMIN before Linux 5.8)")]
+    #[error(
+        "device {device:?}: {call}: {source}: needs CAP_BPF, CAP_NET_ADMIN (and CAP_SYS_ADMIN before Linux 5.8)"
+    )]
     NoPrivilege {
         /// The device.
         device: String,
@@ -34,8 +36,8 @@ pub enum ProgramError {
     },
     /// The driver refuses XDP at this MTU.
     #[error(
-        "{device}: {call}: {source}: the driver takes no XDP program at this MTU (or with these offloads, LRO for \
-         one); lower the MTU (ip link set dev {device} mtu 1500)"
+        "device {device:?}: {call}: {source}: the driver takes no XDP program at this MTU (or with these offloads, \
+         LRO for one); lower the MTU (ip link set dev {device} mtu 1500)"
     )]
     MtuTooLarge {
         /// The device.
@@ -46,7 +48,7 @@ pub enum ProgramError {
         source: io::Error,
     },
     /// No such device.
-    #[error("{device}: {call}: {source}: no such device in this namespace; it was removed or moved")]
+    #[error("device {device:?}: {call}: {source}: no such device in this namespace; it was removed or moved")]
     NoDevice {
         /// The device.
         device: String,
@@ -56,7 +58,7 @@ pub enum ProgramError {
         source: io::Error,
     },
     /// Anything else, by its call.
-    #[error("{device}: {call}: {source}")]
+    #[error("device {device:?}: {call}: {source}")]
     System {
         /// The device.
         device: String,

@@ -11,7 +11,7 @@ use super::Queue;
 pub enum SocketError {
     /// No right to make or bind AF_XDP sockets.
     #[error(
-        "{device}: {call}: {source}: AF_XDP needs CAP_NET_RAW and CAP_NET_ADMIN; run as root or grant them"
+        "device {device:?}: {call}: {source}: AF_XDP needs CAP_NET_RAW and CAP_NET_ADMIN; run as root or grant them"
     )]
     NoPrivilege {
         /// The device.
@@ -23,8 +23,9 @@ pub enum SocketError {
     },
     /// The kernel will not pin the arena.
     #[error(
-        "{device}: XDP_UMEM_REG: {source}: pinning {mib} MiB of frame memory exceeds the memory-lock limit; raise \
-         it (LimitMEMLOCK=infinity in a unit file, ulimit -l unlimited), grant CAP_IPC_LOCK, or set fewer frames"
+        "device {device:?}: XDP_UMEM_REG: {source}: pinning {mib} MiB of frame memory exceeds the memory-lock \
+         limit; raise it (LimitMEMLOCK=infinity in a unit file, ulimit -l unlimited), grant CAP_IPC_LOCK, or \
+         lower `[limits] frames`"
     )]
     MemoryLock {
         /// The device.
@@ -36,8 +37,8 @@ pub enum SocketError {
     },
     /// Somebody has the queue.
     #[error(
-        "{device}: bind queue {queue}: {source}: the queue already has an AF_XDP socket; stop the program that \
-         holds it or use another queue"
+        "device {device:?}: bind queue {queue}: {source}: the queue already has an AF_XDP socket; \
+         stop the program that holds it (a second vswitchd?)"
     )]
     QueueBusy {
         /// The device.
@@ -49,7 +50,8 @@ pub enum SocketError {
     },
     /// Zero-copy was demanded of a driver that cannot.
     #[error(
-        "{device}: bind queue {queue} zero-copy: {source}: its driver has no zero-copy; use mode = \"auto\" or \"copy\""
+        "device {device:?}: bind queue {queue} zero-copy: {source}: its driver has no zero-copy; \
+         use mode = \"auto\" or \"copy\""
     )]
     NoZeroCopy {
         /// The device.
@@ -61,7 +63,7 @@ pub enum SocketError {
     },
     /// No such device.
     #[error(
-        "{device}: bind queue {queue}: {source}: no such device in this namespace; it was removed or moved"
+        "device {device:?}: bind queue {queue}: {source}: no such device in this namespace; it was removed or moved"
     )]
     NoDevice {
         /// The device.
@@ -72,7 +74,9 @@ pub enum SocketError {
         source: io::Error,
     },
     /// No such queue.
-    #[error("{device}: bind queue {queue}: {source}: the device has no such queue (see ethtool -l {device})")]
+    #[error(
+        "device {device:?}: bind queue {queue}: {source}: the device has no such queue (see ethtool -l {device})"
+    )]
     NoQueue {
         /// The device.
         device: String,
@@ -82,7 +86,9 @@ pub enum SocketError {
         source: io::Error,
     },
     /// The kernel has no AF_XDP.
-    #[error("{device}: {call}: {source}: this kernel lacks AF_XDP (CONFIG_XDP_SOCKETS) or is older than 5.4")]
+    #[error(
+        "device {device:?}: {call}: {source}: this kernel lacks AF_XDP (CONFIG_XDP_SOCKETS) or is older than 5.4"
+    )]
     NoKernelSupport {
         /// The device.
         device: String,
@@ -92,7 +98,7 @@ pub enum SocketError {
         source: io::Error,
     },
     /// Anything else, by its call.
-    #[error("{device}: {call}: {source}")]
+    #[error("device {device:?}: {call}: {source}")]
     System {
         /// The device.
         device: String,
