@@ -163,7 +163,7 @@ impl Packed {
             3 => train(GsoKind::Udp),
             _ => None,
         };
-        let outer = (outer & 1 == 1).then(|| Outer {
+        let outer = (outer & 1 == 1).then_some(Outer {
             checksum: outer >> 1 & 1 == 1,
             network: (outer >> 2) as u16,
             transport: (outer >> 18) as u16,
