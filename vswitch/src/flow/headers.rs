@@ -1,10 +1,9 @@
 //! The headers of a frame, read in one pass from its private head, with no allocation.
 //!
 //! Who calls it: the worker, once for every frame of a batch, before the flow key is made, and again for a frame
-//! that the pipeline has to decide. As no stage reads more than the link layer, that is [`parse_link`]; `trace`
-//! calls it too, and [`parse`] for the key, as deep as the port's mask. What it may not know: ports,
-//! configuration, tables. It states facts about bytes;
-//! whether a fact is welcome is for the pipeline to say.
+//! that the pipeline has to decide. As no stage reads more than the link layer, that is [`parse_link`], or [`untagged`]
+//! where that is enough; `trace` calls it too, and [`parse`] for the key, as deep as the port's mask. What it may not
+//! know: ports, configuration, tables. It states facts about bytes; whether a fact is welcome is for the pipeline to say.
 //!
 //! Rules that everything below obeys:
 //!
