@@ -12,19 +12,21 @@ pub mod flows;
 pub mod mailbox;
 pub mod outlet;
 pub mod queue;
+mod queues;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 
 use pmd::clock::{Clock, cycles};
-use pmd::{Arena, Fault, Pool, RxMemory, Source};
+use pmd::{Arena, Fault, Pool, RxMemory};
 
 use self::burst::Decider;
 use self::events::Events;
 use self::mailbox::{Command, Mailbox, Retired};
 use self::outlet::Outlets;
 use self::queue::Queue;
+use self::queues::Queues;
 use crate::snapshot::Snapshot;
 use crate::tables::fdb::Fdb;
 use crate::telemetry::counters::WorkerCounters;
@@ -35,6 +37,9 @@ const SPIN_NS: u64 = 100_000;
 const SLEEP_NS: u64 = 1_000_000_000;
 /// How long it sleeps while a queue has to be asked, or maintained, without a bell.
 const NAP_NS: u64 = 500_000;
+
+/// While hot queues have frames, the watched ones are asked about every so many turns.
+const WATCH_TURNS: u32 = 4;
 
 /// What a worker tells the control side.
 #[derive(Debug)]
@@ -84,19 +89,8 @@ pub struct Worker {
     clock: Arc<dyn Clock>,
     report: Sender<Event>,
     idle_since_ns: Option<u64>,
+    turns: u32,
     stop: bool,
-}
-
-/// The rx queues by how they are asked.
-struct Queues {
-    slots: Vec<Option<Queue>>,
-    /// Slots that are asked every turn.
-    polled: Vec<usize>,
-    /// Some of them have nothing to sleep on.
-    restless: usize,
-    events: Events,
-    /// Faulty queues, kept until their port is removed.
-    faulty: Vec<Queue>,
 }
 
 impl Worker {
@@ -107,7 +101,7 @@ impl Worker {
     pub fn new(parts: Parts) -> std::io::Result<Worker> {
         let events = Events::new(std::os::fd::AsFd::as_fd(parts.mailbox.bell()))?;
         Ok(Worker {
-            queues: Queues { slots: Vec::new(), polled: Vec::new(), restless: 0, events, faulty: Vec::new() },
+            queues: Queues::new(events),
             memory: RxMemory::new(),
             pool: parts.arena.pool(),
             outlets: Outlets::new(parts.ports, parts.counters.clone()),
@@ -117,6 +111,7 @@ impl Worker {
             clock: parts.clock,
             report: parts.events,
             idle_since_ns: None,
+            turns: 0,
             stop: false,
         })
     }
@@ -148,14 +143,23 @@ impl Worker {
         if !self.mailbox.is_empty() {
             self.read_mail();
         }
-        self.decider.set_time(self.clock.now_ns());
+        let now_ns = self.clock.now_ns();
+        self.decider.set_time(now_ns);
         let mut frames = 0;
-        for at in 0..self.queues.polled.len() {
-            let Some(&slot) = self.queues.polled.get(at) else { break };
+        let mut at = 0;
+        while let Some(slot) = self.queues.polled(at) {
             frames += self.serve(slot);
+            at += 1;
         }
-        for i in 0..self.queues.events.poll() {
-            frames += self.serve(self.queues.events.token(i) as usize);
+        at = 0;
+        while let Some(slot) = self.queues.hot(at) {
+            let got = self.serve(slot);
+            frames += got;
+            at += usize::from(!self.queues.asked(at, got, now_ns));
+        }
+        self.turns = self.turns.wrapping_add(1);
+        if frames == 0 || !self.queues.has_hot() || self.turns.is_multiple_of(WATCH_TURNS) {
+            frames += self.serve_watched(now_ns);
         }
         if self.outlets.is_busy() {
             self.outlets.maintain(&mut self.pool);
@@ -163,13 +167,26 @@ impl Worker {
         frames
     }
 
+    /// One burst of each watched queue that is ready.
+    fn serve_watched(&mut self, now_ns: u64) -> usize {
+        let mut frames = 0;
+        for i in 0..self.queues.poll() {
+            let slot = self.queues.ready(i);
+            let got = self.serve(slot);
+            if got > 0 {
+                self.queues.heat(slot, now_ns);
+            }
+            frames += got;
+        }
+        frames
+    }
+
     /// One burst of one queue.
     #[inline]
     fn serve(&mut self, slot: usize) -> usize {
-        let Some(Some(queue)) = self.queues.slots.get_mut(slot) else { return 0 };
+        let Some(queue) = self.queues.get(slot) else { return 0 };
         let begin = cycles();
-        let sink = &mut self.outlets;
-        match self.decider.burst(queue, &mut self.memory, &mut self.pool, sink) {
+        match self.decider.burst(queue, &mut self.memory, &mut self.pool, &mut self.outlets) {
             Ok(0) => 0,
             Ok(frames) => {
                 queue.load.frames.add(frames as u64);
@@ -178,31 +195,24 @@ impl Worker {
                 frames
             }
             Err(fault) => {
-                let port = queue.port;
-                if let Some(queue) = self.queues.remove(slot) {
-                    self.queues.faulty.push(queue);
+                if let Some(port) = self.queues.fail(slot) {
+                    // Nobody listens only when the switch is going down.
+                    let _ = self.report.send(Event::Fault { port, fault });
                 }
-                // Nobody listens only when the switch is going down.
-                let _ = self.report.send(Event::Fault { port, fault });
                 0
             }
         }
     }
 
     fn sleep(&mut self) {
-        for at in 0..self.queues.polled.len() {
-            let slot = self.queues.polled[at];
-            if let Some(Some(queue)) = self.queues.slots.get_mut(slot)
-                && queue.rx.arm()
-            {
-                return;
-            }
+        if !self.queues.arm() {
+            return;
         }
         let load = &self.counters.load;
         load.sleeping.store(true, Ordering::SeqCst);
         if self.mailbox.is_empty() {
-            let restless = self.queues.restless > 0 || self.outlets.is_busy();
-            self.queues.events.sleep(if restless { NAP_NS } else { SLEEP_NS });
+            let restless = self.queues.is_restless() || self.outlets.is_busy();
+            self.queues.sleep(if restless { NAP_NS } else { SLEEP_NS });
         }
         load.sleeping.store(false, Ordering::SeqCst);
         self.mailbox.hush();
@@ -263,77 +273,15 @@ impl Worker {
     fn add_queue(&mut self, queue: Queue) {
         let port = queue.port;
         if let Err((queue, fault)) = self.queues.add(queue) {
-            self.queues.faulty.push(queue);
+            self.queues.keep_faulty(queue);
             let _ = self.report.send(Event::Fault { port, fault });
         }
     }
 
     fn remove_port(&mut self, port: u16) -> Retired {
         let mut retired = Retired::default();
-        while let Some(slot) =
-            self.queues.slots.iter().position(|queue| queue.as_ref().is_some_and(|queue| queue.port == port))
-        {
-            retired.rx.extend(self.queues.remove(slot).map(|queue| queue.rx));
-        }
-        let (gone, kept) = self.queues.faulty.drain(..).partition(|queue| queue.port == port);
-        self.queues.faulty = kept;
-        retired.rx.extend(gone.into_iter().map(|queue: Queue| queue.rx));
+        self.queues.remove_port(port, &mut retired);
         retired.tx.extend(self.outlets.remove(port));
         retired
-    }
-}
-
-impl Queues {
-    fn find(&self, port: u16, number: u16) -> Option<usize> {
-        self.slots.iter().position(|queue| {
-            queue.as_ref().is_some_and(|queue| queue.port == port && queue.number == number)
-        })
-    }
-
-    fn add(&mut self, queue: Queue) -> Result<(), (Queue, Fault)> {
-        let slot = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
-        });
-        let added = match queue.rx.source() {
-            Source::Descriptor(fd) => self.events.add_descriptor(fd, slot as u64),
-            Source::Ring(fd) => {
-                self.polled.push(slot);
-                self.events.add_ring(fd)
-            }
-            Source::Polled => {
-                self.polled.push(slot);
-                self.restless += 1;
-                Ok(())
-            }
-        };
-        match added {
-            Ok(()) => {
-                self.slots[slot] = Some(queue);
-                Ok(())
-            }
-            Err(error) => {
-                self.polled.retain(|polled| *polled != slot);
-                Err((queue, Fault::new(format!("epoll_ctl: {error}"))))
-            }
-        }
-    }
-
-    fn remove(&mut self, slot: usize) -> Option<Queue> {
-        let queue = self.slots.get_mut(slot)?.take()?;
-        match queue.rx.source() {
-            Source::Descriptor(fd) => self.events.remove_descriptor(fd),
-            Source::Ring(fd) => self.events.remove_ring(fd),
-            Source::Polled => self.restless -= 1,
-        }
-        self.polled.retain(|polled| *polled != slot);
-        Some(queue)
-    }
-
-    fn clear(&mut self) {
-        for slot in 0..self.slots.len() {
-            self.remove(slot);
-        }
-        self.faulty.clear();
     }
 }
