@@ -1,7 +1,7 @@
 //! The switch: decides every frame, and is told how by one desired state.
 //!
 //! From the wire inwards: [`worker`] moves batches between the queues of `pmd`'s ports; [`flow`] knows
-//! frames that were decided before; [`pipeline`] decides the others against [`tables`] that packets write
+//! frames that were decided before; [`pipeline`] decides the others against [`tables`] that frames write
 //! and a [`snapshot`] that configuration writes; [`telemetry`] counts and explains.
 #![forbid(unsafe_code)]
 

@@ -137,7 +137,7 @@ pub enum NotationError {
 /// How a message goes on after a name that nobody knows: with the nearest of `known`, or with all of them.
 pub(super) fn hint(name: &str, known: impl Iterator<Item = &'static str> + Clone) -> String {
     match control::schema::nearest(name, known.clone()) {
-        Some(near) => format!("did you mean `{near}`?"),
+        Some(near) => format!("nearest is `{near}`"),
         None => format!("known are {}", known.collect::<Vec<_>>().join(", ")),
     }
 }

@@ -58,11 +58,11 @@ fn padding_is_outside_of_ip() {
 #[test]
 fn errors_say_where_and_what() {
     let error = |text: &str| build(text).unwrap_err().to_string();
-    assert_eq!(error("eth ipv5()"), "column 5: there is no layer `ipv5`; did you mean `ipv4`?");
+    assert_eq!(error("eth ipv5()"), "column 5: there is no layer `ipv5`; nearest is `ipv4`");
     assert!(
         error("eth geneve").starts_with("column 5: there is no layer `geneve`; known are eth, vlan, arp, ")
     );
-    assert_eq!(error("eth(scr=1)"), "column 5: `eth` has no field `scr`; did you mean `src`?");
+    assert_eq!(error("eth(scr=1)"), "column 5: `eth` has no field `scr`; nearest is `src`");
     assert_eq!(
         error("eth ipv4(dst=10.0.0)"),
         "column 14: `ipv4.dst` cannot be `10.0.0`: expected an IPv4 address like 10.0.0.1"

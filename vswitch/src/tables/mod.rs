@@ -1,4 +1,4 @@
-//! Tables that packets write: fixed in size, shared by all workers, read without waiting.
+//! Tables that frames write: fixed in size, shared by all workers, read without waiting.
 
 pub mod fdb;
 pub mod versions;

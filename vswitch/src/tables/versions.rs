@@ -1,6 +1,6 @@
 //! Version counters by which a cached decision notices that a table changed under it.
 //!
-//! Each key of a packet-written table falls on one slot. Whoever inserts, moves or removes a key
+//! Each key of a table that frames write falls on one slot. Whoever inserts, moves or removes a key
 //! advances that slot and no other; whoever decides a flow keeps the slots that it asked (also those
 //! that had no answer) with their versions as a [`Witness`]. A hit of the flow cache compares them:
 //! two loads a frame, and one flapping key makes stale only the few flows that share its slot.
