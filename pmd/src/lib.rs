@@ -27,7 +27,7 @@
 //! by [`Burst::copy_to`] and [`Burst::take`].
 //!
 //! **Events.** [`RxQueue::source`] says how a worker learns of frames: a ring is polled and armed before
-//! sleep, a descriptor is asked only when `epoll` says so.
+//! sleep, a descriptor is watched by `epoll` while it is quiet and asked while frames come, so it never blocks.
 //!
 //! **Faults.** A device that is gone shows as a [`Fault`] or as [`TxReport::down`], never as a panic or a
 //! spin. Everything read from a device or a peer is checked before it is believed.

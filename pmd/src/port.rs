@@ -14,8 +14,8 @@ pub enum Source<'a> {
     /// The queue is a ring in memory: the worker asks it every turn, and sleeps on the descriptor after
     /// [`RxQueue::arm`].
     Ring(BorrowedFd<'a>),
-    /// Asking costs a system call: the worker asks only when its `epoll_wait` says that the descriptor is
-    /// readable.
+    /// Asking costs a system call: while the queue is quiet the worker asks only when its `epoll_wait` says that
+    /// the descriptor is readable; while frames come it asks every turn. The descriptor is non-blocking.
     Descriptor(BorrowedFd<'a>),
     /// There is nothing to sleep on: the worker asks every turn and naps at most a millisecond.
     Polled,

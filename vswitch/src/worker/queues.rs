@@ -66,7 +66,7 @@ impl Queues {
         self.hot.get(at).map(|hot| hot.slot)
     }
 
-    /// Whether every queue that may have frames was asked already without the watch.
+    /// Whether there are hot queues.
     #[inline]
     pub(super) fn has_hot(&self) -> bool {
         !self.hot.is_empty()
