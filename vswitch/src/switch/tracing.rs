@@ -12,6 +12,7 @@ use crate::pipeline::execute::{Sink, execute, plausible};
 use crate::pipeline::{Learning, Observer, decide};
 use crate::snapshot::Snapshot;
 use crate::tables::fdb::Fdb;
+use crate::telemetry::contents::contents;
 use crate::telemetry::drops::DropReason;
 
 /// Bytes before a described frame: as much as any driver leaves.
@@ -116,7 +117,10 @@ fn admit(batch: &Batch<'_>, recorder: &mut Recorder) -> Result<Link, DropReason>
         "parse",
         || format!("{} bytes", batch.frame_len(0)),
         || match &result {
-            Ok(_) => crate::notation::describe(batch.head(0)),
+            Ok(_) => match contents(batch.head(0)) {
+                Some(contents) => format!("{contents} = {}", crate::notation::describe(batch.head(0))),
+                None => crate::notation::describe(batch.head(0)),
+            },
             Err(reason) => format!("drop: {}", reason.name()),
         },
     );
