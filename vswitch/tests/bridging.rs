@@ -3,8 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 use control::schema::{VlanId, VlanMode, VlanSet};
+use pmd::mem::Settings;
+use pmd::{Checksum, Features, Gso, GsoKind, Offload};
 use vswitch::lab::{Design, Lab, PortDesign};
 use vswitch::notation::build;
+use vswitch::tables::fdb::MacKey;
+use vswitch::telemetry::counters::PortTotals;
 use vswitch::telemetry::drops::DropReason;
 
 fn frame(text: &str) -> Vec<u8> {
@@ -162,4 +166,124 @@ fn an_address_is_forgotten_after_its_time_and_not_before() {
     lab.advance_s(301);
     lab.fdb().sweep(0, u32::MAX, 899, |_| 300, |_| {});
     assert_eq!(lab.pass(0, &there).len(), 2, "B is gone: flooded again, whatever the cache held");
+}
+
+/// What moved at a port between two looks at its counters, by name, without the bytes.
+fn moved(lab: &Lab, port: u16, before: &PortTotals) -> Vec<(&'static str, u64)> {
+    let totals = lab.totals(port).since(before);
+    let PortTotals { rx_frames, tx_frames, made, consumed, learn_refused, ref drops, .. } = totals;
+    let counters = [
+        ("rx", rx_frames),
+        ("tx", tx_frames),
+        ("made", made),
+        ("consumed", consumed),
+        ("learn-refused", learn_refused),
+    ];
+    let drops = DropReason::all().map(DropReason::name).zip(drops.iter().copied());
+    counters.into_iter().chain(drops).filter(|(_, count)| *count > 0).collect()
+}
+
+/// Sends one frame and gives what moved at each port.
+fn moves(lab: &mut Lab, port: u16, frame: &[u8], offload: Offload) -> Vec<Vec<(&'static str, u64)>> {
+    let ports = 0..lab.snapshot().ports.len() as u16;
+    let before: Vec<_> = ports.clone().map(|port| lab.totals(port)).collect();
+    assert!(lab.send(port, frame, offload));
+    lab.run();
+    ports.clone().for_each(|port| drop(lab.received(port)));
+    assert!(lab.is_conserved());
+    assert_eq!(lab.arena().free(), lab.arena().frames());
+    ports.zip(&before).map(|(port, before)| moved(lab, port, before)).collect()
+}
+
+#[test]
+fn every_frame_moves_its_counters_and_no_other() {
+    let isolated = PortDesign { isolated: true, ..PortDesign::default() };
+    let mut lab = lab(&[isolated.clone(), PortDesign::default(), isolated]);
+    let (there, back) = (frame(A_TO_B), frame(B_TO_A));
+    let mut moves = |port, frame: &[u8]| moves(&mut lab, port, frame, Offload::NONE);
+    // A flood that an isolated port does not get; with one copy nothing is made.
+    assert_eq!(moves(0, &there), [vec![("rx", 1)], vec![("tx", 1)], vec![]]);
+    assert_eq!(moves(1, &there), [vec![("tx", 1)], vec![("rx", 1), ("made", 1)], vec![("tx", 1)]]);
+    assert_eq!(moves(2, &back), [vec![], vec![("tx", 1)], vec![("rx", 1)]]);
+    // A is behind port 1 since, which sent to itself; B behind port 2, where A's frames may go.
+    assert_eq!(moves(1, &there), [vec![], vec![("rx", 1)], vec![("tx", 1)]]);
+    assert_eq!(moves(1, &back), [vec![], vec![("rx", 1), ("same-port", 1)], vec![]]);
+    assert_eq!(moves(0, &there[..13]), [vec![("rx", 1), ("truncated-ethernet", 1)], vec![], vec![]]);
+}
+
+#[test]
+fn addresses_are_learned_up_to_the_limits_of_port_and_bridge() {
+    let mut lab = lab(&[PortDesign::default(), PortDesign::default(), PortDesign::default()]);
+    let station = |last: u8| frame(&A_TO_B.replace("00:0a", &format!("00:{last:02x}")));
+    lab.fdb().set_port_limit(0, 2);
+    lab.fdb().set_bridge_limit(0, 3);
+    let refused = |lab: &mut Lab, port, frame: &[u8]| {
+        let moved = moves(lab, port, frame, Offload::NONE).swap_remove(port as usize);
+        // The frame itself is forwarded in any case.
+        assert!(moved.contains(&("rx", 1)) && moved.contains(&("made", 1)), "{moved:?}");
+        moved.contains(&("learn-refused", 1))
+    };
+    assert!(!refused(&mut lab, 0, &station(0x20)));
+    assert!(!refused(&mut lab, 0, &station(0x21)));
+    assert!(refused(&mut lab, 0, &station(0x22)), "the port's limit");
+    assert!(refused(&mut lab, 0, &station(0x22)), "and each frame says so, cached or not");
+    assert!(!refused(&mut lab, 0, &station(0x21)), "who is known stays known");
+    assert!(!refused(&mut lab, 1, &station(0x22)));
+    assert!(refused(&mut lab, 1, &station(0x23)), "the bridge's limit");
+    assert_eq!((lab.fdb().port_len(0), lab.fdb().port_len(1), lab.fdb().bridge_len(0)), (2, 1, 3));
+    lab.fdb().set_bridge_limit(0, u32::MAX);
+    assert!(!refused(&mut lab, 1, &station(0x23)), "the next frame learns it as soon as it may");
+}
+
+#[test]
+fn a_static_entry_says_where_an_address_is_whatever_frames_say() {
+    let mut lab = lab(&[PortDesign::default(), PortDesign::default(), PortDesign::default()]);
+    let (there, back) = (frame(A_TO_B), frame(B_TO_A));
+    let b = MacKey { bridge: 0, vlan: 0, mac: [2, 0, 0, 0, 0, 0x0b] };
+    lab.pass(0, &there);
+    lab.fdb().add_static(b, 2).unwrap();
+    assert_eq!(lab.pass(0, &there), vec![(2, there.clone())], "the cached flood is stale");
+    assert_eq!(lab.pass(1, &back), vec![(0, back.clone())], "an impostor may speak");
+    assert_eq!(lab.pass(0, &there), vec![(2, there.clone())], "but gets nothing");
+    lab.advance_s(10_000);
+    lab.age_out(300);
+    assert_eq!(lab.pass(0, &there), vec![(2, there.clone())], "it does not age");
+    assert!(lab.fdb().remove(b));
+    assert_eq!(lab.pass(0, &there).len(), 2);
+    lab.pass(1, &back);
+    assert_eq!(lab.pass(0, &there), vec![(1, there)]);
+}
+
+#[test]
+fn the_mtu_counts_the_packet_and_not_its_tags() {
+    let mut lab = lab(&[access(10), access(10), trunk(&[10], None)]);
+    let of = |payload: usize| frame(&format!("{A_TO_B} payload(len={payload})"));
+    let (longest, longer) = (of(1500 - 28), of(1500 - 27));
+    assert_eq!(lab.pass(0, &longest).iter().map(|(_, frame)| frame.len()).collect::<Vec<_>>(), [1514, 1518]);
+    let moved = moves(&mut lab, 0, &longer, Offload::NONE);
+    let dropped = vec![("mtu-exceeded", 1)];
+    assert_eq!(
+        moved,
+        [vec![("rx", 1), ("made", 1)], dropped.clone(), dropped],
+        "dropped where it would leave"
+    );
+}
+
+#[test]
+fn a_train_counts_once_where_it_crosses_whole() {
+    let wire =
+        |features| PortDesign { wire: Settings { features, ..Settings::default() }, ..PortDesign::default() };
+    let mut lab = lab(&[wire(Features::VIRTIO), wire(Features::VIRTIO), wire(Features::NONE)]);
+    let train = frame(&format!("{} tcp payload(len=2500)", A_TO_B.replace(" udp(dport=9)", "")));
+    let offload = Offload {
+        checksum: Checksum::Partial { start: 34, offset: 16 },
+        gso: Some(Gso { kind: GsoKind::Tcp4, size: 1000, ecn: false }),
+        outer: None,
+    };
+    // Flooded: one copy is made at the in port, two segments more at the port that takes no train.
+    let moved = moves(&mut lab, 0, &train, offload);
+    assert_eq!(moved, [vec![("rx", 1), ("made", 1)], vec![("tx", 1)], vec![("tx", 3), ("made", 2)]]);
+    lab.pass(2, &frame(B_TO_A));
+    let moved = moves(&mut lab, 0, &train, offload);
+    assert_eq!(moved, [vec![("rx", 1)], vec![], vec![("tx", 3), ("made", 2)]]);
 }
