@@ -151,6 +151,33 @@ pub struct Batch<'q> {
     lent: PhantomData<&'q mut [u8]>,
 }
 
+/// One frame of a batch, to look at.
+#[derive(Clone, Copy)]
+pub struct View<'b>(&'b Frame);
+
+impl<'b> View<'b> {
+    /// The private first bytes.
+    #[inline]
+    pub fn head(self) -> &'b [u8] {
+        // SAFETY: the head lies in a buffer that the frame owns or in memory lent to the batch alone, and the
+        // batch is borrowed for as long.
+        unsafe { std::slice::from_raw_parts(self.0.head.as_ptr(), self.0.head_len as usize) }
+    }
+
+    /// Bytes of the frame, head and segments.
+    #[inline]
+    #[allow(clippy::len_without_is_empty, reason = "a frame is not a collection")]
+    pub fn len(self) -> usize {
+        (self.0.head_len + self.0.rest) as usize
+    }
+
+    /// What the frame still needs, unread.
+    #[inline]
+    pub fn packed_offload(self) -> Packed {
+        self.0.offload
+    }
+}
+
 /// For drivers: filling a batch.
 impl<'q> Batch<'q> {
     /// Whether the batch has no room for another frame.
@@ -267,12 +294,16 @@ impl Batch<'_> {
         self.refused
     }
 
+    /// The frames in order, to look at.
+    #[inline]
+    pub fn views(&self) -> impl Iterator<Item = View<'_>> {
+        self.frames.iter().map(View)
+    }
+
     /// The private first bytes of frame `i`.
     #[inline]
     pub fn head(&self, i: usize) -> &[u8] {
-        let frame = &self.frames[i];
-        // SAFETY: the head lies in a buffer that the frame owns or in memory lent to us alone for `'q`.
-        unsafe { std::slice::from_raw_parts(frame.head.as_ptr(), frame.head_len as usize) }
+        View(&self.frames[i]).head()
     }
 
     /// The private first bytes of frame `i`, to write.

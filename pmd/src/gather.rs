@@ -1,7 +1,8 @@
 //! Gather lists: what a tx queue is given to send.
 //!
-//! A [`TxItem`] is one outgoing frame: a private prefix (a rewritten header; often empty) followed by a
-//! range of the bytes of a frame in the batch. Many items may share one frame: the copies of a flood, the
+//! A [`TxItem`] is one outgoing frame: a frame of the batch as it is, or a [`Part`], which is a private prefix
+//! (a rewritten header) followed by a range of the frame's bytes. The parts of a burst lie beside their
+//! prefixes, so that an item is four bytes. Many items may share one frame: the copies of a flood, the
 //! segments of a train. The [`Burst`] that a tx queue gets has three ways to use an item: as an I/O
 //! vector (a TAP, AF_PACKET), as a copy (a ring in somebody's memory), or by taking the arena buffers
 //! themselves (AF_XDP). For a port without [`Features::CHECKSUM`] the last two complete a partial checksum
@@ -19,14 +20,19 @@ use crate::pool::Pool;
 /// Bytes of prefixes in one burst: 45 segment headers for each of 64 frames.
 pub const PREFIXES: usize = 256 << 10;
 
-/// Private bytes that outgoing frames begin with; bump-allocated for one burst. Allocated once.
+/// Parts of one burst: more than as many segments.
+const PARTS: usize = 4096;
+
+/// What is made for one burst: private bytes that outgoing frames begin with, and which range of which frame
+/// follows them. Allocated once.
 pub struct Prefixes {
     bytes: Vec<u8>,
+    parts: Vec<Part>,
 }
 
 impl Default for Prefixes {
     fn default() -> Self {
-        Prefixes { bytes: Vec::with_capacity(PREFIXES) }
+        Prefixes { bytes: Vec::with_capacity(PREFIXES), parts: Vec::with_capacity(PARTS) }
     }
 }
 
@@ -35,12 +41,32 @@ impl Prefixes {
     #[inline]
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.parts.clear();
     }
 
-    /// Whether another `len` bytes fit.
+    /// Whether another part with a prefix of `len` bytes fits.
     #[inline]
     pub fn has_room(&self, len: usize) -> bool {
-        self.bytes.len() + len <= PREFIXES
+        self.bytes.len() + len <= PREFIXES && self.parts.len() < PARTS
+    }
+
+    /// Adds an outgoing frame that is a part of frame `frame`; `None` when there is no room.
+    #[inline]
+    pub fn add(&mut self, frame: u16, part: Part) -> Option<TxItem> {
+        if !self.has_room(0) {
+            return None;
+        }
+        self.parts.push(part);
+        Some(TxItem { frame, part: FIRST_PART + self.parts.len() as u16 - 1 })
+    }
+
+    /// What an item says of the batch that it is of.
+    #[inline]
+    pub fn part(&self, batch: &Batch<'_>, item: TxItem) -> Part {
+        match item.part.checked_sub(FIRST_PART) {
+            Some(at) => self.parts[at as usize],
+            None => Part::whole(batch, item.frame()),
+        }
     }
 
     /// Adds a prefix; `None` when there is no room.
@@ -88,13 +114,9 @@ impl Prefix {
     }
 }
 
-/// One outgoing frame.
+/// The bytes of one outgoing frame, and what they need.
 #[derive(Clone, Copy, Debug)]
-pub struct TxItem {
-    /// Which frame of the batch the bytes come from.
-    pub frame: u16,
-    /// This item is the only one of its frame and all of it, so its buffers may be taken.
-    pub exclusive: bool,
+pub struct Part {
     /// What comes before the frame's bytes.
     pub prefix: Prefix,
     /// The first byte of the frame that is sent.
@@ -105,13 +127,11 @@ pub struct TxItem {
     pub offload: Packed,
 }
 
-impl TxItem {
-    /// The whole frame as it is.
+impl Part {
+    /// All of a frame.
     #[inline]
-    pub fn whole(batch: &Batch<'_>, frame: usize, exclusive: bool) -> TxItem {
-        TxItem {
-            frame: frame as u16,
-            exclusive,
+    pub fn whole(batch: &Batch<'_>, frame: usize) -> Part {
+        Part {
             prefix: Prefix::default(),
             from: 0,
             len: batch.frame_len(frame) as u32,
@@ -123,6 +143,35 @@ impl TxItem {
     #[inline]
     pub fn total(&self) -> usize {
         (self.prefix.len + self.len) as usize
+    }
+}
+
+/// One outgoing frame.
+#[derive(Clone, Copy, Debug)]
+pub struct TxItem {
+    /// Which frame of the batch the bytes come from.
+    frame: u16,
+    /// All of it ([`EXCLUSIVE`], [`SHARED`]), or the number of the part counted from [`FIRST_PART`].
+    part: u16,
+}
+
+/// The only item of its frame and all of it, so its buffers may be taken.
+const EXCLUSIVE: u16 = 0;
+/// All of a frame that has other items.
+const SHARED: u16 = 1;
+const FIRST_PART: u16 = 2;
+
+impl TxItem {
+    /// The whole frame as it is when it is sent; `exclusive` if there is no other item of it.
+    #[inline]
+    pub fn whole(_batch: &Batch<'_>, frame: usize, exclusive: bool) -> TxItem {
+        TxItem { frame: frame as u16, part: if exclusive { EXCLUSIVE } else { SHARED } }
+    }
+
+    /// Which frame of the batch the bytes come from.
+    #[inline]
+    pub fn frame(self) -> usize {
+        self.frame.into()
     }
 }
 
@@ -156,14 +205,14 @@ impl<'b, 'q> Burst<'b, 'q> {
     /// [`offload`](Self::offload), unread.
     #[inline]
     pub fn packed_offload(&self, i: usize) -> Packed {
-        let offload = self.items[i].offload;
+        let offload = self.item(i).offload;
         if self.complete && offload.is_partial() { offload.completed() } else { offload }
     }
 
     /// The checksum to complete in outgoing frame `i`.
     #[inline]
     fn missing(&self, i: usize) -> Option<(u16, u16)> {
-        let offload = self.items[i].offload;
+        let offload = self.item(i).offload;
         if !(self.complete && offload.is_partial()) {
             return None;
         }
@@ -187,18 +236,18 @@ impl<'b, 'q> Burst<'b, 'q> {
 
     /// Outgoing frame `i`.
     #[inline]
-    pub fn item(&self, i: usize) -> &TxItem {
-        &self.items[i]
+    pub fn item(&self, i: usize) -> Part {
+        self.prefixes.part(self.batch, self.items[i])
     }
 
     /// The first bytes of outgoing frame `i` that lie together in private memory; headers may be read here.
     #[inline]
     pub fn head(&self, i: usize) -> &[u8] {
-        let item = &self.items[i];
+        let item = self.item(i);
         if item.prefix.len > 0 {
             self.prefixes.get(item.prefix)
         } else {
-            let head = self.batch.head(item.frame as usize);
+            let head = self.batch.head(self.items[i].frame());
             let from = (item.from as usize).min(head.len());
             &head[from..head.len().min(from + item.len as usize)]
         }
@@ -206,12 +255,12 @@ impl<'b, 'q> Burst<'b, 'q> {
 
     #[inline]
     fn pieces(&self, i: usize, mut each: impl FnMut(NonNull<u8>, usize)) {
-        let item = &self.items[i];
+        let item = self.item(i);
         if item.prefix.len > 0 {
             let prefix = self.prefixes.get(item.prefix);
             each(NonNull::from(prefix).cast(), prefix.len());
         }
-        self.batch.pieces(item.frame as usize, item.from as usize, item.len as usize, each);
+        self.batch.pieces(self.items[i].frame(), item.from as usize, item.len as usize, each);
     }
 
     /// Appends the pieces of outgoing frame `i` to an I/O vector for `writev` or `sendmsg`. They may be
@@ -227,7 +276,7 @@ impl<'b, 'q> Burst<'b, 'q> {
     /// `None` if `dst` is too small.
     #[inline]
     pub fn copy_to(&self, i: usize, dst: &mut [u8]) -> Option<usize> {
-        let total = self.items[i].total();
+        let total = self.item(i).total();
         let dst = dst.get_mut(..total)?;
         let mut at = 0;
         self.pieces(i, |start, len| {
@@ -247,7 +296,7 @@ impl<'b, 'q> Burst<'b, 'q> {
     #[inline]
     pub fn copy_to_buffers(&self, i: usize, pool: &mut Pool, chain: &mut Vec<Buffer>) -> bool {
         const ROOM: usize = FRAME_SIZE - HEADROOM;
-        let total = self.items[i].total();
+        let total = self.item(i).total();
         if total <= ROOM {
             let Some(mut buffer) = pool.get() else { return false };
             buffer.set_data(HEADROOM, total);
@@ -288,13 +337,14 @@ impl<'b, 'q> Burst<'b, 'q> {
         true
     }
 
-    /// Takes the buffer that outgoing frame `i` lies in, if it lies in one buffer of `pool`'s arena and nobody
-    /// else needs it, completing its checksum: [`take`](Self::take) for the common case.
+    /// Takes the buffer that outgoing frame `i` lies in, and says what it still needs: [`take`](Self::take) for
+    /// the common case of one buffer and nothing to complete. `None` leaves everything as it was.
     #[inline]
-    pub fn take_single(&mut self, i: usize, pool: &Pool) -> Option<Buffer> {
-        let item = &self.items[i];
-        let frame = &mut self.batch.frames[item.frame as usize];
-        if !item.exclusive || frame.segments > 0 || item.len != frame.head_len {
+    pub fn take_single(&mut self, i: usize, pool: &Pool) -> Option<(Buffer, Packed)> {
+        let item = self.items[i];
+        let frame = &mut self.batch.frames[item.frame()];
+        let offload = frame.offload;
+        if item.part != EXCLUSIVE || frame.segments > 0 || (self.complete && !offload.is_none()) {
             return None;
         }
         if !frame.buffer.as_ref()?.belongs_to(pool.arena().owner.inner()) {
@@ -304,28 +354,17 @@ impl<'b, 'q> Burst<'b, 'q> {
         buffer.set_known_data(frame.headroom, frame.head_len);
         // What is gone cannot be read through the batch any more.
         frame.head_len = 0;
-        if self.complete && item.offload.is_partial() {
-            self.complete_buffer(i, &mut buffer);
-        }
-        Some(buffer)
-    }
-
-    #[cold]
-    fn complete_buffer(&self, i: usize, buffer: &mut Buffer) {
-        if let Some((start, offset)) = self.missing(i) {
-            complete(buffer.data_mut(), start, offset);
-        }
+        Some((buffer, offload))
     }
 
     /// Takes the buffers that outgoing frame `i` lies in, if it lies in buffers of `pool`'s arena and
     /// nobody else needs them, completing its checksum. False, and nothing taken, if it must be copied.
     #[inline]
     pub fn take(&mut self, i: usize, pool: &Pool, chain: &mut Vec<Buffer>) -> bool {
-        let item = &self.items[i];
-        let frame = &mut self.batch.frames[item.frame as usize];
-        let whole = item.prefix.len == 0 && item.from == 0 && item.len == frame.head_len + frame.rest;
+        let item = self.items[i];
+        let frame = &mut self.batch.frames[item.frame()];
         let ours = frame.buffer.as_ref().is_some_and(|buffer| buffer.belongs_to(pool.arena().owner.inner()));
-        if !(item.exclusive && whole && ours) {
+        if !(item.part == EXCLUSIVE && ours) {
             return false;
         }
         let Some(mut buffer) = frame.buffer.take() else { return false };
@@ -413,15 +452,9 @@ mod tests {
         let mut prefixes = Prefixes::default();
         let prefix = prefixes.push(b"new header").unwrap();
         let checksum = Checksum::Partial { start: 4, offset: 3 };
-        let item = TxItem {
-            frame: 0,
-            exclusive: false,
-            prefix,
-            from: 14,
-            len: 8986,
-            offload: Offload { checksum, ..Offload::NONE }.into(),
-        };
-        let items = [item];
+        let part =
+            Part { prefix, from: 14, len: 8986, offload: Offload { checksum, ..Offload::NONE }.into() };
+        let items = [prefixes.add(0, part).unwrap()];
         let mut burst = Burst::new(&mut batch, &items, &prefixes, Features::NONE);
 
         let mut expected = b"new header".to_vec();

@@ -57,7 +57,7 @@ pub mod virtio;
 
 pub use arena::{Arena, ArenaError, Buffer, FrameIndex, HugePages};
 pub use batch::{BATCH, Batch, MAX_FRAME, RxMemory};
-pub use gather::{Burst, Prefixes, TxItem};
+pub use gather::{Burst, Part, Prefixes, TxItem};
 pub use offload::{Checksum, Features, Gso, GsoKind, Offload, Packed};
 pub use pool::Pool;
 pub use port::{Fate, Fault, Link, Port, RxQueue, Source, TxQueue, TxReport};

@@ -7,7 +7,7 @@
 
 use crate::batch::HEAD;
 use crate::checksum::{Sum, of};
-use crate::gather::{Prefixes, TxItem};
+use crate::gather::{Part, Prefixes, TxItem};
 use crate::offload::{Checksum, Gso, GsoKind, Offload};
 
 /// Why a train cannot be cut.
@@ -51,26 +51,28 @@ pub struct Train {
     header: [u8; MAX_HEADER],
     layout: Layout,
     gso: Gso,
-    /// The train as one item.
-    item: TxItem,
+    /// The frame of the batch that it lies in.
+    frame: u16,
+    /// The train as one outgoing frame.
+    train: Part,
     next: usize,
     count: usize,
 }
 
 impl Train {
-    /// Looks at the train that `item` is, whose outgoing bytes begin with `head`.
+    /// Looks at the train that `train` of frame `frame` is, whose outgoing bytes begin with `head`.
     ///
     /// # Errors
     /// The metadata contradicts the headers.
-    pub fn new(head: &[u8], item: &TxItem) -> Result<Train, SegmentError> {
-        let (layout, gso) = layout(head, item.total(), item.offload.unpack())?;
-        let count = (item.total() - layout.payload).div_ceil(gso.size as usize);
+    pub fn new(head: &[u8], frame: usize, train: Part) -> Result<Train, SegmentError> {
+        let (layout, gso) = layout(head, train.total(), train.offload.unpack())?;
+        let count = (train.total() - layout.payload).div_ceil(gso.size as usize);
         if layout.payload > MAX_HEADER || count > MAX_SEGMENTS {
             return Err(SegmentError::BadOffload);
         }
         let mut header = [0; MAX_HEADER];
         header[..layout.payload].copy_from_slice(&head[..layout.payload]);
-        Ok(Train { header, layout, gso, item: *item, next: 0, count })
+        Ok(Train { header, layout, gso, frame: frame as u16, train, next: 0, count })
     }
 
     /// How many segments it becomes in all.
@@ -85,7 +87,7 @@ impl Train {
 
     /// The longest segment in bytes.
     pub fn longest(&self) -> usize {
-        self.item.total().min(self.layout.payload + self.gso.size as usize)
+        self.train.total().min(self.layout.payload + self.gso.size as usize)
     }
 
     /// The next segment; `None` after the last one.
@@ -98,21 +100,20 @@ impl Train {
         }
         let size = self.gso.size as usize;
         let from = self.layout.payload + self.next * size;
-        let payload = size.min(self.item.total() - from);
+        let payload = size.min(self.train.total() - from);
         let prefix = prefixes.push(&self.header[..self.layout.payload]).ok_or(SegmentError::NoRoom)?;
         let last = self.next + 1 == self.count;
         rewrite(prefixes.get_mut(prefix), &self.layout, self.gso, self.next, payload, last);
         self.next += 1;
         let offset = if self.gso.kind == GsoKind::Udp { 6 } else { 16 };
         let checksum = Checksum::Partial { start: self.layout.transport as u16, offset };
-        Ok(Some(TxItem {
-            frame: self.item.frame,
-            exclusive: false,
+        let part = Part {
             prefix,
-            from: from as u32 + self.item.from - self.item.prefix.len() as u32,
+            from: from as u32 + self.train.from - self.train.prefix.len() as u32,
             len: payload as u32,
             offload: Offload { checksum, ..Offload::NONE }.into(),
-        }))
+        };
+        prefixes.add(self.frame, part).ok_or(SegmentError::NoRoom).map(Some)
     }
 }
 
@@ -273,7 +274,7 @@ mod tests {
         batch.append_lent(&frame[head..]);
         let mut prefixes = Prefixes::default();
         let mut items = Vec::new();
-        let mut train = Train::new(batch.head(0), &TxItem::whole(&batch, 0, true))?;
+        let mut train = Train::new(batch.head(0), 0, Part::whole(&batch, 0))?;
         while let Some(item) = train.next(&mut prefixes)? {
             items.push(item);
         }

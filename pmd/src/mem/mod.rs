@@ -55,19 +55,50 @@ impl Packet {
     }
 }
 
+/// A packet on its way.
+#[derive(Debug)]
+struct Parcel {
+    first: Buffer,
+    offload: Packed,
+    /// How many buffers more it has, in [`Line::rest`].
+    rest: u32,
+}
+
+/// What is on a wire.
+#[derive(Debug, Default)]
+struct Line {
+    parcels: VecDeque<Parcel>,
+    /// The further buffers of all parcels, in their order.
+    rest: VecDeque<Buffer>,
+}
+
+impl Line {
+    fn push(&mut self, packet: Packet) {
+        let rest = packet.rest.len() as u32;
+        self.rest.extend(packet.rest);
+        self.parcels.push_back(Parcel { first: packet.first, offload: packet.offload, rest });
+    }
+
+    fn pop(&mut self) -> Option<Packet> {
+        let Parcel { first, offload, rest } = self.parcels.pop_front()?;
+        Some(Packet { first, rest: self.rest.drain(..rest as usize).collect(), offload })
+    }
+}
+
 /// One direction of the wire: bounded, locked once a burst.
 #[derive(Debug)]
 struct Wire {
-    packets: Mutex<VecDeque<Packet>>,
+    line: Mutex<Line>,
     capacity: usize,
 }
 
 impl Wire {
     fn new(capacity: usize) -> Arc<Wire> {
-        Arc::new(Wire { packets: Mutex::new(VecDeque::with_capacity(capacity)), capacity })
+        let line = Line { parcels: VecDeque::with_capacity(capacity), rest: VecDeque::new() };
+        Arc::new(Wire { line: Mutex::new(line), capacity })
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Packet>> {
-        self.packets.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

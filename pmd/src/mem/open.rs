@@ -77,7 +77,7 @@ impl End {
     /// Sends a frame to the switch; false if the wire or the arena is full.
     pub fn send(&mut self, bytes: &[u8], offload: Offload) -> bool {
         let mut queue = self.to_switch.lock();
-        if queue.len() >= self.to_switch.capacity {
+        if queue.parcels.len() >= self.to_switch.capacity {
             return false;
         }
         let mut buffers = Vec::new();
@@ -94,7 +94,7 @@ impl End {
         }
         let rest = buffers.split_off(1);
         if let Some(first) = buffers.pop() {
-            queue.push_back(Packet { first, rest, offload: offload.into() });
+            queue.push(Packet { first, rest, offload: offload.into() });
         }
         true
     }
@@ -102,16 +102,16 @@ impl End {
     /// Sends a packet to the switch that came from it; gives it back if the wire is full.
     pub fn resend(&mut self, packet: Packet) -> Result<(), Packet> {
         let mut queue = self.to_switch.lock();
-        if queue.len() >= self.to_switch.capacity {
+        if queue.parcels.len() >= self.to_switch.capacity {
             return Err(packet);
         }
-        queue.push_back(packet);
+        queue.push(packet);
         Ok(())
     }
 
     /// The next frame from the switch.
     pub fn receive(&mut self) -> Option<Packet> {
-        self.from_switch.lock().pop_front()
+        self.from_switch.lock().pop()
     }
 
     /// Gives a packet's buffers back.
@@ -122,7 +122,7 @@ impl End {
 
     /// Frames that the switch has not received yet.
     pub fn backlog(&self) -> usize {
-        self.to_switch.lock().len()
+        self.to_switch.lock().parcels.len()
     }
 
     /// Pulls the plug: the switch's next call finds the device gone.

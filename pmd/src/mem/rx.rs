@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Lending, Packet, Wire};
+use super::{Lending, Line, Packet, Wire};
 use crate::arena::HEADROOM;
 use crate::batch::{BATCH, Batch, RxMemory};
 use crate::pool::Pool;
@@ -27,8 +27,8 @@ impl Rx {
     fn lend<'q>(&mut self, memory: &'q mut RxMemory, head: usize, limit: usize) -> Batch<'q> {
         let (mut batch, mut scratch) = memory.lend();
         let mut queue = self.wire.lock();
-        let count = queue.len().min(limit).min(BATCH);
-        self.lent.extend(queue.drain(..count));
+        let count = queue.parcels.len().min(limit).min(BATCH);
+        self.lent.extend((0..count).filter_map(|_| queue.pop()));
         for packet in &self.lent {
             let data = packet.first.data();
             let split = head.min(data.len());
@@ -66,12 +66,12 @@ impl RxQueue for Rx {
         }
         let (mut batch, _) = memory.lend();
         let mut queue = self.wire.lock();
-        let count = queue.len().min(limit).min(BATCH);
-        for _ in 0..count {
-            let Some(packet) = queue.pop_front() else { break };
-            batch.push_buffer(packet.first, packet.offload);
-            if !packet.rest.is_empty() {
-                packet.rest.into_iter().for_each(|buffer| batch.append_buffer(buffer));
+        let Line { parcels, rest } = &mut *queue;
+        for _ in 0..parcels.len().min(limit).min(BATCH) {
+            let Some(parcel) = parcels.pop_front() else { break };
+            batch.push_buffer(parcel.first, parcel.offload);
+            if parcel.rest > 0 {
+                rest.drain(..parcel.rest as usize).for_each(|buffer| batch.append_buffer(buffer));
             }
         }
         Ok(batch)
@@ -85,6 +85,6 @@ impl RxQueue for Rx {
     }
 
     fn arm(&mut self) -> bool {
-        !self.wire.lock().is_empty()
+        !self.wire.lock().parcels.is_empty()
     }
 }

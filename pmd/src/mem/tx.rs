@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Packet, Wire};
+use super::{Line, Parcel, Wire};
 use crate::arena::Buffer;
 use crate::gather::Burst;
 use crate::pool::Pool;
@@ -22,22 +22,21 @@ impl Tx {
         Tx { owned, wire, unplugged, chain: Vec::with_capacity(32) }
     }
 
-    /// The buffers of a frame that is copied, or that lies in several. Apart, to keep the loop of single ones
-    /// short.
-    #[inline(never)]
-    fn chain(
-        &mut self,
-        burst: &mut Burst<'_, '_>,
-        i: usize,
-        pool: &mut Pool,
-    ) -> Option<(Buffer, Vec<Buffer>)> {
+    /// Sends a frame that has to be copied, or that lies in several buffers; false if there are none.
+    #[inline(never)] // keeps the loop over single buffers short
+    fn send_chain(&mut self, burst: &mut Burst<'_, '_>, i: usize, pool: &mut Pool, line: &mut Line) -> bool {
+        let offload = burst.packed_offload(i);
         let taken = self.owned && burst.take(i, pool, &mut self.chain);
         if !taken && !burst.copy_to_buffers(i, pool, &mut self.chain) {
-            return None;
+            return false;
         }
+        let rest = self.chain.len() as u32 - 1;
         let mut buffers = self.chain.drain(..);
-        // Collecting nothing allocates nothing.
-        buffers.next().map(|first| (first, buffers.collect()))
+        if let Some(first) = buffers.next() {
+            line.parcels.push_back(Parcel { first, offload, rest });
+        }
+        line.rest.extend(buffers);
+        true
     }
 }
 
@@ -49,28 +48,26 @@ impl TxQueue for Tx {
             return report;
         }
         let wire = self.wire.clone();
-        let mut queue = wire.lock();
+        let mut line = wire.lock();
         for i in 0..burst.len() {
-            if queue.len() >= wire.capacity {
+            if line.parcels.len() >= wire.capacity {
                 report.full = (burst.len() - i) as u32;
                 break;
             }
-            let offload = burst.packed_offload(i);
-            let bytes = burst.item(i).total() as u64;
-            let single = if self.owned { burst.take_single(i, pool) } else { None };
-            let (first, rest) = match single.map(|first| (first, Vec::new())) {
-                Some(single) => single,
-                None => match self.chain(burst, i, pool) {
-                    Some(chain) => chain,
-                    None => {
-                        report.no_frame += 1;
-                        continue;
-                    }
-                },
-            };
-            queue.push_back(Packet { first, rest, offload });
+            if self.owned
+                && let Some((first, offload)) = burst.take_single(i, pool)
+            {
+                report.bytes += first.len() as u64;
+                line.parcels.push_back(Parcel { first, offload, rest: 0 });
+            } else {
+                let bytes = burst.item(i).total() as u64;
+                if !self.send_chain(burst, i, pool, &mut line) {
+                    report.no_frame += 1;
+                    continue;
+                }
+                report.bytes += bytes;
+            }
             report.sent += 1;
-            report.bytes += bytes;
         }
         report
     }

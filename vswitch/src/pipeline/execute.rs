@@ -5,7 +5,7 @@
 //! its offload metadata for a port that cannot take it, who gets a copy of a flood.
 
 use pmd::segment::Train;
-use pmd::{Batch, Checksum, Prefixes, TxItem};
+use pmd::{Batch, Checksum, Part, Prefixes, TxItem};
 
 use super::egress;
 use crate::flow::action::{Action, TagChange};
@@ -19,6 +19,12 @@ pub trait Sink {
     /// Sends `item` by `port`, now or at the end of the burst.
     fn emit(&mut self, batch: &mut Batch<'_>, port: u16, item: TxItem);
 
+    /// Sends frame `i` as it is by `port` if that takes no closer look (it is short, no train, and the port is
+    /// there); false if it was not sent.
+    fn emit_plain(&mut self, _batch: &Batch<'_>, _i: usize, _port: u16) -> bool {
+        false
+    }
+
     /// Counts a dropped frame.
     fn drop(&mut self, port: u16, reason: DropReason);
 
@@ -28,6 +34,9 @@ pub trait Sink {
     /// The memory for new headers, with room for at least `len` more bytes; sends what is pending if need
     /// be. `None` if it can never hold as many.
     fn prefixes(&mut self, batch: &mut Batch<'_>, len: usize) -> Option<&mut Prefixes>;
+
+    /// The same memory, to read.
+    fn written(&self) -> &Prefixes;
 }
 
 /// Bytes that are looked at to find a header's end: a prefix, and what a head holds at least.
@@ -55,20 +64,6 @@ pub fn execute<S: Sink>(
             Action::Flood(vlan) => flood(snapshot, batch, i, in_port, vlan, sink),
         }
     }
-}
-
-/// [`execute`] for the one action that nearly every frame has.
-#[inline(always)]
-pub fn forward<S: Sink>(snapshot: &Snapshot, batch: &mut Batch<'_>, i: usize, port: u16, sink: &mut S) {
-    let len = batch.frame_len(i);
-    // Short, and no train.
-    if let Some(view) = snapshot.port(port)
-        && len <= view.mtu as usize + 14
-        && !batch.packed_offload(i).has_gso()
-    {
-        return sink.emit(batch, port, TxItem::whole(batch, i, true));
-    }
-    output(snapshot, batch, port, TxItem::whole(batch, i, true), sink);
 }
 
 /// Changes the outer tag in place.
@@ -99,9 +94,10 @@ fn retag(batch: &mut Batch<'_>, i: usize, change: TagChange) -> bool {
 #[inline(never)]
 fn output<S: Sink>(snapshot: &Snapshot, batch: &mut Batch<'_>, port: u16, item: TxItem, sink: &mut S) {
     let Some(view) = snapshot.port(port) else { return sink.drop(port, DropReason::PortGone) };
+    let part = sink.written().part(batch, item);
     // Short, complete or understood by the port: that is nearly every frame.
-    if item.total() <= view.mtu as usize + 14
-        && (!item.offload.has_gso() || item.offload.unpack().fits(view.features))
+    if part.total() <= view.mtu as usize + 14
+        && (!part.offload.has_gso() || part.offload.unpack().fits(view.features))
     {
         return sink.emit(batch, port, item);
     }
@@ -112,21 +108,24 @@ fn output<S: Sink>(snapshot: &Snapshot, batch: &mut Batch<'_>, port: u16, item: 
 #[cold]
 fn long<S: Sink>(batch: &mut Batch<'_>, port: u16, view: &PortView, item: TxItem, sink: &mut S) {
     let mut window = [0; WINDOW];
-    let head = outgoing_head(batch, &item, sink, &mut window);
+    let part = sink.written().part(batch, item);
+    let head = outgoing_head(batch, item.frame(), &part, sink.written(), &mut window);
     let Some(l3) = parse_link(head).ok().map(|link| link.l3 as usize) else {
         return sink.drop(port, DropReason::BadOffload);
     };
-    if !item.offload.has_gso() {
-        if item.total() > view.mtu as usize + l3 {
+    if !part.offload.has_gso() {
+        if part.total() > view.mtu as usize + l3 {
             return sink.drop(port, DropReason::MtuExceeded);
         }
         return sink.emit(batch, port, item);
     }
-    let Ok(mut train) = Train::new(head, &item) else { return sink.drop(port, DropReason::BadOffload) };
+    let Ok(mut train) = Train::new(head, item.frame(), part) else {
+        return sink.drop(port, DropReason::BadOffload);
+    };
     if train.longest() > view.mtu as usize + l3 {
         return sink.drop(port, DropReason::MtuExceeded);
     }
-    if item.offload.unpack().fits(view.features) {
+    if part.offload.unpack().fits(view.features) {
         return sink.emit(batch, port, item);
     }
     sink.made(port, train.count() as u32 - 1);
@@ -140,25 +139,19 @@ fn long<S: Sink>(batch: &mut Batch<'_>, port: u16, view: &PortView, item: TxItem
     }
 }
 
-/// The first bytes of an outgoing frame, its prefix included, put together in `window` if they do not lie
-/// together.
-fn outgoing_head<'w, S: Sink>(
-    batch: &mut Batch<'_>,
-    item: &TxItem,
-    sink: &mut S,
+/// The first bytes of an outgoing frame, its prefix included, put together in `window`.
+fn outgoing_head<'w>(
+    batch: &Batch<'_>,
+    frame: usize,
+    part: &Part,
+    prefixes: &Prefixes,
     window: &'w mut [u8; WINDOW],
 ) -> &'w [u8] {
-    let mut len = 0;
-    if !item.prefix.is_empty()
-        && let Some(prefixes) = sink.prefixes(batch, 0)
-    {
-        let prefix = prefixes.get(item.prefix);
-        len = prefix.len().min(WINDOW);
-        window[..len].copy_from_slice(&prefix[..len]);
-    }
-    let head = batch.head(item.frame as usize);
-    let rest = head.get(item.from as usize..).unwrap_or(&[]);
-    let rest = &rest[..rest.len().min(item.len as usize).min(WINDOW - len)];
+    let prefix = prefixes.get(part.prefix);
+    let len = prefix.len().min(WINDOW);
+    window[..len].copy_from_slice(&prefix[..len]);
+    let rest = batch.head(frame).get(part.from as usize..).unwrap_or(&[]);
+    let rest = &rest[..rest.len().min(part.len as usize).min(WINDOW - len)];
     window[len..len + rest.len()].copy_from_slice(rest);
     &window[..len + rest.len()]
 }
@@ -223,16 +216,11 @@ fn retagged<S: Sink>(batch: &mut Batch<'_>, i: usize, change: TagChange, sink: &
         header[12..14].copy_from_slice(&ethertype::VLAN.to_be_bytes());
         header[14..16].copy_from_slice(&(priority | vlan).to_be_bytes());
     }
-    let prefix = sink.prefixes(batch, len)?.push(&header[..len])?;
-    let total = batch.frame_len(i);
-    Some(TxItem {
-        frame: i as u16,
-        exclusive: false,
-        prefix,
-        from,
-        len: (total as u32).checked_sub(from)?,
-        offload: batch.offload(i).shifted(shift)?.into(),
-    })
+    let total = batch.frame_len(i) as u32;
+    let offload = batch.offload(i).shifted(shift)?.into();
+    let prefixes = sink.prefixes(batch, len)?;
+    let prefix = prefixes.push(&header[..len])?;
+    prefixes.add(i as u16, Part { prefix, from, len: total.checked_sub(from)?, offload })
 }
 
 /// Whether a received frame's metadata can be true: positions inside the frame, a train only with a

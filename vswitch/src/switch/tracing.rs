@@ -43,7 +43,7 @@ impl Sink for Collector<'_> {
         let features = self.snapshot.port(port).map(|view| view.features).unwrap_or_default();
         let items = [item];
         let burst = Burst::new(batch, &items, &self.prefixes, features);
-        let mut bytes = vec![0; item.total()];
+        let mut bytes = vec![0; burst.item(0).total()];
         let len = burst.copy_to(0, &mut bytes).unwrap_or(0);
         bytes.truncate(len);
         self.outputs.push((port, bytes));
@@ -60,6 +60,10 @@ impl Sink for Collector<'_> {
             self.prefixes.clear(); // all that was emitted is copied already
         }
         Some(&mut self.prefixes)
+    }
+
+    fn written(&self) -> &Prefixes {
+        &self.prefixes
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use pmd::{BATCH, Batch, Fault, Features, Pool, RxMemory};
+use pmd::{BATCH, Batch, Fault, Pool, RxMemory};
 
 use super::Parts;
 use super::flows::Flow;
@@ -13,9 +13,9 @@ use crate::flow::action::Actions;
 use crate::flow::cache::{Current, FlowCache, Probes};
 use crate::flow::headers::{Link, parse_link, untagged};
 use crate::flow::key::{FlowKey, KeyMask};
-use crate::pipeline::execute::{Sink, execute, forward, plausible};
+use crate::pipeline::execute::{Sink, execute, plausible};
 use crate::pipeline::{Decision, Learning, decide};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{PortView, Snapshot};
 use crate::tables::fdb::{Fdb, Learned, Location};
 use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::drops::DropReason;
@@ -66,8 +66,8 @@ impl Decider {
         self.now_s = (now_ns / 1_000_000_000) as u32;
     }
 
-    pub(super) fn features(&self, port: u16) -> Features {
-        self.snapshot.port(port).map_or(Features::NONE, |view| view.features)
+    pub(super) fn view(&self, port: u16) -> Option<&PortView> {
+        self.snapshot.port(port)
     }
 
     fn current(&self) -> Current<'_> {
@@ -158,15 +158,15 @@ impl Decider {
     }
 
     /// Reads all headers and makes a key for each frame that can be decided; gives their number.
-    #[inline]
+    #[inline(never)] // a loop with registers of its own
     fn read(&mut self, batch: &Batch<'_>, port: u16, sink: &mut impl Sink) -> usize {
         let (mut keys, mut bytes) = (0, 0);
-        for frame in 0..batch.len() {
-            bytes += batch.frame_len(frame) as u64;
+        for (frame, view) in batch.views().enumerate() {
+            bytes += view.len() as u64;
             let key = &mut self.keys[keys];
             // No metadata and no tag: that is nearly every frame.
-            if batch.packed_offload(frame).is_none()
-                && let Some(ethernet) = untagged(batch.head(frame))
+            if view.packed_offload().is_none()
+                && let Some(ethernet) = untagged(view.head())
             {
                 key.set_untagged(ethernet, port);
             } else {
@@ -187,7 +187,7 @@ impl Decider {
 
     /// Acts on frames as long as it is known what was decided about their flows; gives the place of the first
     /// key of which it is not.
-    #[inline]
+    #[inline(never)] // a loop with registers of its own
     fn act_on_known<S: Sink>(
         &mut self,
         places: Range<usize>,
@@ -204,10 +204,13 @@ impl Decider {
             if let Some(location) = cached.location {
                 stamps.touch(location, *now_s);
             }
-            match cached.actions.single_output() {
-                Some(out) => forward(snapshot, batch, frame.into(), out, sink),
-                None => execute(snapshot, batch, frame.into(), port, cached.actions.as_slice(), sink),
+            let frame = usize::from(frame);
+            if let Some(out) = cached.actions.single_output()
+                && sink.emit_plain(batch, frame, out)
+            {
+                continue;
             }
+            execute(snapshot, batch, frame, port, cached.actions.as_slice(), sink);
         }
         places.end
     }

@@ -226,8 +226,7 @@ impl Worker {
                 Command::Snapshot(snapshot) => self.use_snapshot(snapshot),
                 Command::AddQueue(queue) => self.add_queue(queue),
                 Command::AddOutlet { port, tx } => {
-                    let features = self.decider.features(port);
-                    self.outlets.add(port, tx, features);
+                    self.outlets.add(port, tx, self.decider.view(port).into());
                 }
                 Command::RemovePort { port, reply } => {
                     let _ = reply.send(self.remove_port(port));
@@ -261,11 +260,7 @@ impl Worker {
     }
 
     fn use_snapshot(&mut self, snapshot: Arc<Snapshot>) {
-        for (port, view) in snapshot.ports.iter().enumerate() {
-            if let Some(view) = view {
-                self.outlets.set_features(port as u16, view.features);
-            }
-        }
+        self.outlets.use_snapshot(&snapshot);
         self.counters.load.generation.set(snapshot.generation.into());
         self.decider.use_snapshot(snapshot);
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pmd::{BATCH, Batch, Burst, Features, Pool, Prefixes, TxItem, TxQueue, TxReport};
 
 use crate::pipeline::execute::Sink;
+use crate::snapshot::{PortView, Snapshot};
 use crate::telemetry::counters::{PortCounters, WorkerCounters};
 use crate::telemetry::drops::DropReason;
 
@@ -27,10 +28,24 @@ impl Tx {
 
 struct Outlet {
     tx: Tx,
-    features: Features,
+    takes: Takes,
     items: Vec<TxItem>,
     /// Listed in `Outlets::busy`.
     busy: bool,
+}
+
+/// What a port takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Takes {
+    features: Features,
+    /// Bytes of a frame that is surely within the MTU; 0 for a port that is not there.
+    plain: u32,
+}
+
+impl From<Option<&PortView>> for Takes {
+    fn from(view: Option<&PortView>) -> Takes {
+        view.map_or(Takes::default(), |view| Takes { features: view.features, plain: view.mtu + 14 })
+    }
 }
 
 /// Items that are gathered for a port before it is sent to in the middle of a burst.
@@ -60,17 +75,19 @@ impl Outlets {
     }
 
     /// Adds the worker's way to a port; what was there before comes back.
-    pub fn add(&mut self, port: u16, tx: Tx, features: Features) -> Option<Tx> {
+    pub fn add(&mut self, port: u16, tx: Tx, takes: Takes) -> Option<Tx> {
         let slot = self.by_port.get_mut(port as usize)?;
-        let before = slot.replace(Outlet { tx, features, items: Vec::with_capacity(CAPACITY), busy: false });
+        let before = slot.replace(Outlet { tx, takes, items: Vec::with_capacity(CAPACITY), busy: false });
         self.busy.retain(|busy| *busy != port);
         before.map(|outlet| outlet.tx)
     }
 
-    /// Says what a port's queue takes.
-    pub fn set_features(&mut self, port: u16, features: Features) {
-        if let Some(Some(outlet)) = self.by_port.get_mut(port as usize) {
-            outlet.features = features;
+    /// Says what every port takes, by a new configuration.
+    pub fn use_snapshot(&mut self, snapshot: &Snapshot) {
+        for (port, outlet) in (0..).zip(&mut self.by_port) {
+            if let Some(outlet) = outlet {
+                outlet.takes = snapshot.port(port).into();
+            }
         }
     }
 
@@ -116,7 +133,7 @@ impl Outlets {
         if outlet.items.is_empty() {
             return;
         }
-        let mut burst = Burst::new(batch, &outlet.items, &self.prefixes, outlet.features);
+        let mut burst = Burst::new(batch, &outlet.items, &self.prefixes, outlet.takes.features);
         let (report, busy) = outlet.tx.with(|tx| {
             let report = tx.transmit(&mut burst, pool);
             (report, tx.outstanding() > 0)
@@ -182,7 +199,7 @@ impl BurstSink<'_> {
 }
 
 impl Sink for BurstSink<'_> {
-    #[inline(always)]
+    #[inline]
     fn emit(&mut self, batch: &mut Batch<'_>, port: u16, item: TxItem) {
         let Some(Some(outlet)) = self.outlets.by_port.get_mut(port as usize) else {
             return self.drop(port, DropReason::PortGone);
@@ -194,6 +211,20 @@ impl Sink for BurstSink<'_> {
             return self.emit_full(batch, port, item);
         }
         outlet.items.push(item);
+    }
+
+    #[inline(always)]
+    fn emit_plain(&mut self, batch: &Batch<'_>, i: usize, port: u16) -> bool {
+        let Some(Some(outlet)) = self.outlets.by_port.get_mut(port as usize) else { return false };
+        let is_plain =
+            batch.frame_len(i) <= outlet.takes.plain as usize && !batch.packed_offload(i).has_gso();
+        // The first item lists the port, the last makes room: both by the long way.
+        let len = outlet.items.len();
+        if !is_plain || len == 0 || len == outlet.items.capacity() {
+            return false;
+        }
+        outlet.items.push(TxItem::whole(batch, i, true));
+        true
     }
 
     #[inline]
@@ -211,5 +242,9 @@ impl Sink for BurstSink<'_> {
             self.flush(batch);
         }
         self.outlets.prefixes.has_room(len).then_some(&mut self.outlets.prefixes)
+    }
+
+    fn written(&self) -> &Prefixes {
+        &self.outlets.prefixes
     }
 }
