@@ -1,8 +1,8 @@
 //! Events: asking many descriptors at once, and sleeping on them.
 //!
 //! Two `epoll` instances, one inside the other. The inner one holds the quiet rx queues behind system
-//! calls and is asked by one call, so that a thousand idle TAPs cost no more than one; the outer one holds it, the rings'
-//! descriptors and the mailbox's bell, and is what the worker sleeps on.
+//! calls and is asked by one call, so that a thousand idle TAPs cost no more than one; the outer one holds
+//! it, the rings' descriptors and the mailbox's bell, and is what the worker sleeps on.
 
 use std::io;
 use std::mem::MaybeUninit;
