@@ -131,6 +131,44 @@ fn a_port_removed_while_the_daemon_was_down_is_removed_at_its_start() {
     daemon.stop();
 }
 
+#[test]
+fn a_port_renamed_or_of_another_type_while_the_daemon_was_down_gets_its_place() {
+    let lab = Lab::new("renamed");
+    let [left, right] = pair(&lab, Attachment::Tap);
+    let before = Lab::configuration("[1]", &[&left, &right]);
+    let mut daemon = lab.start(&before);
+    daemon.stop();
+    let after = before.replace("name = \"left\"", "name = \"other\"").replacen(
+        "type = \"tap\"",
+        "type = \"veth\"",
+        1,
+    );
+    assert_ne!(before, after);
+    fs::write(daemon.configuration(), after).expect("the file can be written");
+    daemon.start_again();
+    await_up(&daemon.ctl(), &["other", "right"]);
+    await_ping(&left.namespace, right.v4);
+    daemon.stop();
+}
+
+#[test]
+fn nothing_stays_of_a_port_that_is_deleted_while_it_is_down() {
+    let lab = Lab::new("downgone");
+    let veth = lab.container("veth", Attachment::VethPacket, 1500);
+    let tap = lab.container("tap", Attachment::Tap, 1500);
+    let tables = lab.host.run("nft list tables");
+    let mut daemon = lab.start(&Lab::configuration("[1]", &[&veth, &tap]));
+    assert_ne!(lab.host.run("nft list tables"), tables, "a closed host end has a table");
+    veth.namespace.delete();
+    wait_until("the port is down", SOON, || {
+        daemon.ctl().port("veth").is_some_and(|port| port["state"] == "down")
+    });
+    daemon.ctl().json(&["port", "del", "veth"]);
+    assert_eq!(lab.host.run("nft list tables"), tables, "the table of the closed host end stays");
+    veth.namespace.create_again();
+    daemon.stop();
+}
+
 fn a_device_is_given_back(kind: &str) {
     let lab = Lab::new("giveback");
     let [left, right] =

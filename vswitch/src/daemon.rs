@@ -16,7 +16,7 @@ use crate::config::state::Origin;
 use crate::config::{Start, Store, diff, edit};
 use crate::notation;
 use crate::server::Backend;
-use crate::switch::{ApplyError, AtStart, Cause, StartError, Switch, remove_orphans};
+use crate::switch::{ApplyError, AtStart, Cause, Orphans, StartError, Switch, remove_orphans};
 
 /// What a daemon starts with.
 pub struct Options {
@@ -59,12 +59,15 @@ impl Daemon {
         if rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).is_err() {
             return Err(ApiError::new(ErrorCode::System, "getrandom: the kernel has no random bytes"));
         }
+        if let Some(before) = &start.before {
+            remove_orphans(before, &start.config, Orphans::InTheWay);
+        }
         let switch = Switch::start(start.config.clone(), at_start, u64::from_ne_bytes(seed))?;
         if start.unsaved {
             store.save(&start.config, start.origin)?;
         }
         if let Some(before) = &start.before {
-            remove_orphans(before, &start.config);
+            remove_orphans(before, &start.config, Orphans::Elsewhere);
         }
         Ok(Arc::new(Daemon {
             switch,

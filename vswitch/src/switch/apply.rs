@@ -64,7 +64,9 @@ impl State {
             return Ok(Vec::new());
         }
         self.check_limits(&wanted)?;
-        let opened = self.open_all(&steps, at_start)?;
+        let (mut opened, closed) = self.open_all(&steps, at_start)?;
+        let addressed = self.readdress_all(&steps);
+        self.or_undo(addressed, &mut opened, &closed)?;
         self.commit(&steps, wanted, opened);
         Ok(steps.iter().map(Step::to_string).collect())
     }
@@ -111,7 +113,12 @@ impl State {
 
     /// Opens every port of the steps, or none. Ports that are in the way, and those that are to be opened
     /// again, are closed on the way, and are as they were after a failure.
-    fn open_all(&mut self, steps: &[Step], at_start: AtStart) -> Result<Vec<Opened>, ApplyError> {
+    /// Gives the new ports and the names of those that were closed for them.
+    fn open_all(
+        &mut self,
+        steps: &[Step],
+        at_start: AtStart,
+    ) -> Result<(Vec<Opened>, Vec<PortName>), ApplyError> {
         let (mut beside, mut instead) = (Vec::new(), Vec::new());
         let doomed: Vec<&schema::Port> = steps.iter().filter_map(deleted).collect();
         for step in steps {
@@ -130,7 +137,7 @@ impl State {
             self.or_undo(result, &mut opened, &[])?;
         }
         if instead.is_empty() {
-            return Ok(opened);
+            return Ok((opened, Vec::new()));
         }
         let closing: Vec<PortName> = self
             .ports
@@ -149,7 +156,27 @@ impl State {
             let result = self.open_one(config, at_start, &mut opened);
             self.or_undo(result, &mut opened, &closing)?;
         }
-        Ok(opened)
+        Ok((opened, closing))
+    }
+
+    /// Gives interfaces of ports that stay open their new addresses, all or none.
+    fn readdress_all(&self, steps: &[Step]) -> Result<(), ApplyError> {
+        let mut done: Vec<(&schema::Port, &schema::Port)> = Vec::new();
+        for step in steps {
+            let Step::ChangePort { from, to } = step else { continue };
+            if self.ports.get(&to.name).is_none_or(|running| running.open().is_none()) {
+                continue;
+            }
+            if let Err(cause) = ports::readdress(from, to) {
+                done.push((from, to)); // half of it may be done
+                for (from, to) in done {
+                    let _ = ports::readdress(to, from);
+                }
+                return Err(ApplyError { object: step.object(), cause: Cause::Open(cause) });
+            }
+            done.push((from, to));
+        }
+        Ok(())
     }
 
     fn open_one(
@@ -225,13 +252,13 @@ impl State {
         self.detach(&gone);
         for name in &gone {
             if let Some(running) = self.ports.get(name) {
-                let (index, port) = (running.index, running.config.name.clone());
-                self.fdb.remove_port(index);
-                self.used.insert(index, PortTotals::of(self.crew.counters(), index));
-                let _ = port;
+                self.fdb.remove_port(running.index);
+                self.used.insert(running.index, PortTotals::of(self.crew.counters(), running.index));
             }
         }
         let mut removed: Vec<Running> = gone.iter().filter_map(|name| self.ports.remove(name)).collect();
+        // What was in a new port's way went before that was opened; its place is the new one's now.
+        removed.retain(|old| !opened.iter().any(|new| in_the_way(&old.config, &new.config)));
         self.previous = Some(std::mem::replace(&mut self.config, wanted));
         self.number_bridges();
         let fresh: Vec<PortName> = opened.iter().map(|opened| opened.config.name.clone()).collect();
@@ -296,11 +323,6 @@ impl State {
         let Some(running) = self.ports.get_mut(&to.name) else { return };
         running.config = to.clone();
         let index = running.index;
-        if running.open().is_some()
-            && let Err(error) = ports::readdress(from, to)
-        {
-            eprintln!("vswitchd: port \"{}\": {error}", to.name);
-        }
         if from.vlan != to.vlan {
             self.fdb.flush(|entry| entry.port == index && entry.kind == Kind::Learned);
         }
@@ -397,7 +419,7 @@ fn deleted(step: &Step) -> Option<&schema::Port> {
 }
 
 /// Whether `old` has what `new` wants to have: its name, its interface, its device or a file it writes.
-fn in_the_way(old: &schema::Port, new: &schema::Port) -> bool {
+pub(super) fn in_the_way(old: &schema::Port, new: &schema::Port) -> bool {
     let interface = |port: &schema::Port| {
         port.kind.interface().map(|(netns, name)| (netns.map(|netns| netns.path()), name.to_string()))
     };

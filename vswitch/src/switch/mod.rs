@@ -170,13 +170,27 @@ impl Switch {
     }
 }
 
-/// Removes the interfaces of ports that are in the desired state `before` and no longer in `now`: they went out of
-/// it while no switch ran.
-pub fn remove_orphans(before: &Config, now: &Config) {
-    let kept = |old: &schema::Port| {
-        now.ports.iter().any(|new| new.name == old.name && new.kind.interface() == old.kind.interface())
+/// Which interfaces of ports that went out of the desired state, or became other ports in it, while no switch
+/// ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Orphans {
+    /// Those that a port of the new state wants to have: they go before the switch starts.
+    InTheWay,
+    /// The others: they go when the new state is known to work.
+    Elsewhere,
+}
+
+/// Removes interfaces that the desired state `before` had and `now` has not.
+pub fn remove_orphans(before: &Config, now: &Config, which: Orphans) {
+    let same = |old: &schema::Port, new: &schema::Port| {
+        new.name == old.name
+            && new.kind.interface() == old.kind.interface()
+            && new.kind.type_name() == old.kind.type_name()
     };
-    ports::remove_interfaces(before.ports.iter().filter(|old| !kept(old)));
+    let is_orphan = |old: &&schema::Port| !now.ports.iter().any(|new| same(old, new));
+    let is_in_the_way = |old: &schema::Port| now.ports.iter().any(|new| apply::in_the_way(old, new));
+    let orphans = before.ports.iter().filter(is_orphan);
+    ports::remove_interfaces(orphans.filter(|old| is_in_the_way(old) == (which == Orphans::InTheWay)));
 }
 
 impl Drop for Switch {

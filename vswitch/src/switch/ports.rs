@@ -57,12 +57,17 @@ impl Running {
         }
     }
 
-    /// Closes the driver's port; its queues must be back already.
+    /// Closes the driver's port; its queues must be back already. Of a port that is down there is no driver,
+    /// but its interface may be there and has to go with it all the same.
     pub fn close(&mut self, fate: Fate, reason: &str) {
-        if let PortState::Open(port) = std::mem::replace(&mut self.state, PortState::Down(reason.into()))
-            && let Err(fault) = port.close(fate)
-        {
-            eprintln!("vswitchd: port \"{}\": {fault}", self.config.name);
+        match std::mem::replace(&mut self.state, PortState::Down(reason.into())) {
+            PortState::Open(port) => {
+                if let Err(fault) = port.close(fate) {
+                    eprintln!("vswitchd: port \"{}\": {fault}", self.config.name);
+                }
+            }
+            PortState::Down(_) if fate == Fate::Remove => remove_interfaces([&self.config]),
+            PortState::Down(_) => {}
         }
     }
 }

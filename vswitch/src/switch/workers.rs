@@ -92,7 +92,12 @@ impl Crew {
                 .spawn(move || {
                     // Checked before: a CPU that has vanished since leaves the worker unpinned.
                     core_affinity::set_for_current(CoreId { id: cpu.into() });
-                    worker.run();
+                    // A worker that is gone would leave its ports dead and whoever asks it waiting. A restart
+                    // is over in milliseconds and leaves containers their interfaces.
+                    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run())).is_err() {
+                        eprintln!("vswitchd: worker {index} failed: ending, to be started again");
+                        std::process::abort();
+                    }
                 })
                 .map_err(system)?;
             crew.members.push(Member { cpu, mailbox, counters, thread: Some(thread) });
