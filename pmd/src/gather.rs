@@ -162,6 +162,12 @@ const SHARED: u16 = 1;
 const FIRST_PART: u16 = 2;
 
 impl TxItem {
+    /// The whole frame as it is when it is sent, of which there is no other item.
+    #[inline]
+    pub fn exclusive(frame: u16) -> TxItem {
+        TxItem { frame, part: EXCLUSIVE }
+    }
+
     /// The whole frame as it is when it is sent; `exclusive` if there is no other item of it.
     #[inline]
     pub fn whole(_batch: &Batch<'_>, frame: usize, exclusive: bool) -> TxItem {

@@ -19,9 +19,9 @@ pub trait Sink {
     /// Sends `item` by `port`, now or at the end of the burst.
     fn emit(&mut self, batch: &mut Batch<'_>, port: u16, item: TxItem);
 
-    /// Sends frame `i` as it is by `port` if that takes no closer look (it is short, no train, and the port is
-    /// there); false if it was not sent.
-    fn emit_plain(&mut self, _batch: &Batch<'_>, _i: usize, _port: u16) -> bool {
+    /// Sends all of frame `frame`, of `len` bytes and no train, by `port` if that takes no closer look
+    /// (it is short enough, and the port is there); false if it was not sent.
+    fn emit_plain(&mut self, _frame: u16, _len: u32, _port: u16) -> bool {
         false
     }
 

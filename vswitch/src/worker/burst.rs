@@ -24,9 +24,14 @@ use crate::telemetry::drops::DropReason;
 #[derive(Clone, Copy, Debug, Default)]
 struct Cached {
     actions: Actions,
+    /// The port, if all that is done is to send the frame out by one; else [`NO_PORT`].
+    out: u16,
     /// The source's FDB entry.
     location: Option<Location>,
 }
+
+/// A port index that no port has.
+const NO_PORT: u16 = u16::MAX;
 
 /// Decides the frames of one worker.
 pub(super) struct Decider {
@@ -40,8 +45,20 @@ pub(super) struct Decider {
     probes: Probes,
     keys: [FlowKey; BATCH],
     /// The frame of each key.
-    frames: [u8; BATCH],
+    frames: [Known; BATCH],
 }
+
+/// What is kept of a frame beside its key.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// Its place in the batch.
+    frame: u16,
+    /// Its bytes, or [`NOT_PLAIN`].
+    len: u32,
+}
+
+/// More bytes than any port takes without a closer look: said of trains.
+const NOT_PLAIN: u32 = u32::MAX;
 
 impl Decider {
     pub(super) fn new(parts: &Parts) -> Decider {
@@ -54,7 +71,7 @@ impl Decider {
             cache: (parts.flows > 0).then(|| FlowCache::new(parts.flows as u32, parts.seed)),
             probes: Probes::default(),
             keys: [FlowKey::ZERO; BATCH],
-            frames: [0; BATCH],
+            frames: [Known::default(); BATCH],
         }
     }
 
@@ -127,7 +144,7 @@ impl Decider {
             if at == keys {
                 break;
             }
-            let frame = self.frames[at] as usize;
+            let frame = usize::from(self.frames[at].frame);
             let actions = self.decide(&batch, frame, at, queue.port, &mask);
             execute(&self.snapshot, &mut batch, frame, queue.port, actions.as_slice(), &mut sink);
             at += 1;
@@ -161,8 +178,9 @@ impl Decider {
     #[inline(never)] // a loop with registers of its own
     fn read(&mut self, batch: &Batch<'_>, port: u16, sink: &mut impl Sink) -> usize {
         let (mut keys, mut bytes) = (0, 0);
-        for (frame, view) in batch.views().enumerate() {
-            bytes += view.len() as u64;
+        for (frame, view) in (0..).zip(batch.views()) {
+            let mut len = view.len() as u32;
+            bytes += u64::from(len);
             let key = &mut self.keys[keys];
             // No metadata and no tag: that is nearly every frame.
             if view.packed_offload().is_none()
@@ -170,15 +188,15 @@ impl Decider {
             {
                 key.set_untagged(ethernet, port);
             } else {
-                match admit(batch, frame) {
-                    Ok(link) => key.set_link(&link, port),
-                    Err(reason) => {
-                        sink.drop(port, reason);
-                        continue;
-                    }
+                if let Err(reason) = read_closely(batch, frame, port, key) {
+                    sink.drop(port, reason);
+                    continue;
+                }
+                if view.packed_offload().has_gso() {
+                    len = NOT_PLAIN;
                 }
             }
-            self.frames[keys] = frame as u8;
+            self.frames[keys] = Known { frame, len };
             keys += 1;
         }
         self.counters.port(port).rx_bytes.add(bytes);
@@ -199,18 +217,14 @@ impl Decider {
         let (Some(cache), snapshot) = (cache, &**snapshot) else { return places.start };
         let current = Current { generation: snapshot.generation, versions: fdb.versions() };
         let stamps = fdb.stamps(self.worker);
-        for ((at, key), &frame) in places.clone().zip(&keys[places.clone()]).zip(&frames[places.clone()]) {
+        for ((at, key), known) in places.clone().zip(&keys[places.clone()]).zip(&frames[places.clone()]) {
             let Some(cached) = cache.get(probes, at, key, current) else { return at };
             if let Some(location) = cached.location {
                 stamps.touch(location, *now_s);
             }
-            let frame = usize::from(frame);
-            if let Some(out) = cached.actions.single_output()
-                && sink.emit_plain(batch, frame, out)
-            {
-                continue;
+            if !sink.emit_plain(known.frame, known.len, cached.out) {
+                execute(snapshot, batch, known.frame.into(), port, cached.actions.as_slice(), sink);
             }
-            execute(snapshot, batch, frame, port, cached.actions.as_slice(), sink);
         }
         places.end
     }
@@ -236,11 +250,18 @@ impl Decider {
                 mask,
                 self.snapshot.generation,
                 witnesses,
-                Cached { actions, location },
+                Cached { actions, out: actions.single_output().unwrap_or(NO_PORT), location },
             );
         }
         decision.actions
     }
+}
+
+/// Makes the key of a frame that has metadata, tags or too few bytes.
+#[cold]
+fn read_closely(batch: &Batch<'_>, frame: u16, port: u16, key: &mut FlowKey) -> Result<(), DropReason> {
+    key.set_link(&admit(batch, frame.into())?, port);
+    Ok(())
 }
 
 /// Reads the link-layer header of a frame whose metadata can be true.

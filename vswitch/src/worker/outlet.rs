@@ -214,16 +214,14 @@ impl Sink for BurstSink<'_> {
     }
 
     #[inline(always)]
-    fn emit_plain(&mut self, batch: &Batch<'_>, i: usize, port: u16) -> bool {
+    fn emit_plain(&mut self, frame: u16, len: u32, port: u16) -> bool {
         let Some(Some(outlet)) = self.outlets.by_port.get_mut(port as usize) else { return false };
-        let is_plain =
-            batch.frame_len(i) <= outlet.takes.plain as usize && !batch.packed_offload(i).has_gso();
+        let items = outlet.items.len();
         // The first item lists the port, the last makes room: both by the long way.
-        let len = outlet.items.len();
-        if !is_plain || len == 0 || len == outlet.items.capacity() {
+        if len > outlet.takes.plain || items == 0 || items == outlet.items.capacity() {
             return false;
         }
-        outlet.items.push(TxItem::whole(batch, i, true));
+        outlet.items.push(TxItem::exclusive(frame));
         true
     }
 
