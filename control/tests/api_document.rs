@@ -71,6 +71,7 @@ fn port_row() -> PortRow {
         tx_frames: 0,
         tx_bytes: 0,
         drops: 0,
+        missed: 0,
     }
 }
 

@@ -2,7 +2,10 @@
 //! comes back when the device does.
 
 use serde_json::Value;
+use vswitch_tests::binaries::binary;
+use vswitch_tests::ctl::number;
 use vswitch_tests::lab::{assert_conserved, await_up};
+use vswitch_tests::namespace::run;
 use vswitch_tests::traffic::{await_ping, pings};
 use vswitch_tests::wait::SOON;
 use vswitch_tests::{Attachment, Container, Ctl, Lab, wait_until};
@@ -107,5 +110,30 @@ fn a_link_that_goes_down_and_up_again_works_again() {
         await_ping(&container.namespace, other.v4);
     }
     assert_conserved(&ctl);
+    daemon.stop();
+}
+
+#[test]
+fn frames_that_the_kernel_loses_in_front_of_a_port_are_counted() {
+    const FRAMES: u64 = 5000;
+    let lab = Lab::new("missed");
+    let container = lab.container("busy", Attachment::VethAfxdp, 1500);
+    let mut daemon = lab.start(&Lab::configuration("[1]", &[&container]));
+    let port = || daemon.ctl().port("busy").expect("the port is listed");
+    let before = number(&port(), "rx_frames");
+    let pid = daemon.pid().to_string();
+    run(std::process::Command::new("kill").args(["-STOP", &pid]));
+    let frame = format!("ffffffffffff02000000000788b5{}", "00".repeat(46));
+    let mut flood = container.namespace.command(binary("netprobe"));
+    run(flood.args(["frame-send", "eth0", &frame, &FRAMES.to_string()]));
+    run(std::process::Command::new("kill").args(["-CONT", &pid]));
+    wait_until("every frame is received or missed", SOON, || {
+        let port = port();
+        number(&port, "rx_frames") - before + number(&port, "missed") >= FRAMES
+    });
+    let missed = number(&port(), "missed");
+    // A few of the kernel's own (neighbour discovery) may be among them.
+    assert!((1..FRAMES + 50).contains(&missed), "{missed} missed");
+    assert_conserved(&daemon.ctl());
     daemon.stop();
 }

@@ -70,6 +70,9 @@ pub struct PortRow {
     pub tx_bytes: u64,
     /// Frames dropped at the port, in either direction.
     pub drops: u64,
+    /// Frames that the kernel lost in front of the port's rx queues, since it was opened: they never came in.
+    #[serde(default)]
+    pub missed: u64,
 }
 
 /// `port.show`: everything about one port.

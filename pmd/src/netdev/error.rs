@@ -157,6 +157,11 @@ fn fix(call: &str, cause: &io::Error) -> &'static str {
         Some(libc::EPERM | libc::EACCES) if call.contains("AF_PACKET") => {
             "; packet sockets need CAP_NET_RAW (run vswitchd as root)"
         }
+        // A missing capability is EPERM there.
+        Some(libc::EACCES) if call.contains("rtnetlink") => {
+            "; is IPv6 disabled there? enable it (sysctl net.ipv6.conf.all.disable_ipv6=0 in that namespace), or \
+             leave the port's IPv6 addresses out"
+        }
         Some(libc::EPERM | libc::EACCES) => "; this needs CAP_NET_ADMIN (run vswitchd as root)",
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) if tun => {
             "; the kernel's tun driver is missing: `modprobe tun`, and give the container of the daemon \
@@ -186,6 +191,12 @@ mod tests {
         for part in ["opening the TAP \"eth0\"", "open(/dev/net/tun)", "not permitted", "CAP_NET_ADMIN"] {
             assert!(text.contains(part), "{part:?} is not in {text:?}");
         }
+        let refused = |number| {
+            let cause = io::Error::from_raw_os_error(number);
+            Error::call("adding fd00::1/64", "netlink (rtnetlink)", cause).to_string()
+        };
+        assert!(refused(libc::EPERM).contains("CAP_NET_ADMIN"));
+        assert!(refused(libc::EACCES).contains("IPv6") && !refused(libc::EACCES).contains("CAP_NET_ADMIN"));
         let text =
             Error::NamespaceMissing { name: "web1".into(), path: "/run/netns/web1".into() }.to_string();
         assert!(text.contains("ip netns add web1") && text.contains("/run/netns/web1"), "{text}");

@@ -74,7 +74,8 @@ impl Switch {
     /// Every port, in the order of the names.
     pub fn ports(&self) -> Vec<PortRow> {
         let state = self.lock();
-        state.ports.values().map(|port| state.port_row(port)).collect()
+        let missed = state.missed();
+        state.ports.values().map(|port| state.port_row(port, &missed)).collect()
     }
 
     /// One port.
@@ -83,7 +84,7 @@ impl Switch {
         let port = state.ports.get(name)?;
         let totals = state.totals_of(port);
         Some(PortDetail {
-            row: state.port_row(port),
+            row: state.port_row(port, &state.missed()),
             config: port.config.clone(),
             offloads: port
                 .open()
@@ -318,7 +319,16 @@ impl State {
         PortTotals::of(self.crew.counters(), port.index).since(&port.base)
     }
 
-    fn port_row(&self, port: &Running) -> PortRow {
+    /// Frames that rx queues have missed, by port index; asked of the workers, who own the queues.
+    fn missed(&self) -> HashMap<u16, u64> {
+        let mut sums = HashMap::new();
+        for (port, frames) in self.crew.ask(|reply| Command::Missed { reply }).into_iter().flatten() {
+            *sums.entry(port).or_default() += frames;
+        }
+        sums
+    }
+
+    fn port_row(&self, port: &Running, missed: &HashMap<u16, u64>) -> PortRow {
         let totals = self.totals_of(port);
         let open = port.open();
         let link = open.map(|open| open.link()).unwrap_or_default();
@@ -343,6 +353,7 @@ impl State {
             tx_frames: totals.tx_frames,
             tx_bytes: totals.tx_bytes,
             drops: totals.dropped(),
+            missed: missed.get(&port.index).copied().unwrap_or(0),
         }
     }
 

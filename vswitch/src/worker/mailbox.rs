@@ -61,6 +61,11 @@ pub enum Command {
         /// The answer.
         reply: Sender<Vec<super::flows::Flow>>,
     },
+    /// Say how many frames each rx queue has missed, by its port.
+    Missed {
+        /// The answer.
+        reply: Sender<Vec<(u16, u64)>>,
+    },
     /// End, dropping every queue.
     Stop,
 }

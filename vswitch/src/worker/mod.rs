@@ -250,6 +250,9 @@ impl Worker {
                 Command::Flows { reply } => {
                     let _ = reply.send(self.decider.flows());
                 }
+                Command::Missed { reply } => {
+                    let _ = reply.send(self.queues.missed());
+                }
                 Command::Stop => {
                     self.stop = true;
                     self.queues.clear();

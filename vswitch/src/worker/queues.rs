@@ -141,6 +141,11 @@ impl Queues {
         self.restless > 0
     }
 
+    /// How many frames each queue has missed, by its port.
+    pub(super) fn missed(&self) -> Vec<(u16, u64)> {
+        self.slots.iter().flatten().map(|queue| (queue.port, queue.rx.missed())).collect()
+    }
+
     /// The slot of a port's queue.
     pub(super) fn find(&self, port: u16, number: u16) -> Option<usize> {
         let is_it = |queue: &Queue| queue.port == port && queue.number == number;

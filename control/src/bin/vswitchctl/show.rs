@@ -82,10 +82,14 @@ pub(crate) fn ports(rows: &[PortRow], style: Style) -> String {
         "TX FRAMES",
         "TX BYTES",
         "DROPS",
+        "MISSED",
         "REASON",
     ];
     let cells = |row: &PortRow| {
-        let drops = Cell::number(row.drops);
+        let lost = |frames: u64| {
+            let cell = Cell::number(frames);
+            if frames > 0 { cell.colour(Colour::Bad) } else { cell }
+        };
         vec![
             Cell::text(row.name.as_str()),
             Cell::text(&row.port_type),
@@ -101,7 +105,8 @@ pub(crate) fn ports(rows: &[PortRow], style: Style) -> String {
             Cell::number(row.rx_bytes),
             Cell::number(row.tx_frames),
             Cell::number(row.tx_bytes),
-            if row.drops > 0 { drops.colour(Colour::Bad) } else { drops },
+            lost(row.drops),
+            lost(row.missed),
             Cell::text(row.reason.as_deref().unwrap_or("")),
         ]
     };
@@ -142,6 +147,9 @@ pub(crate) fn port(detail: &PortDetail, style: Style) -> String {
     rows.push(("drops", row.drops.to_string()));
     for drop in &detail.drop_reasons {
         rows.push(("", format!("{} {}", drop.frames, printable(&drop.reason))));
+    }
+    if row.missed > 0 {
+        rows.push(("missed", format!("{} frames, lost by the kernel before they came in", row.missed)));
     }
     for place in &detail.placement {
         rows.push(("queue", format!("{} on worker {} (CPU {})", place.queue, place.worker, place.cpu)));
