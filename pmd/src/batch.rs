@@ -35,8 +35,9 @@ pub const HEAD: usize = 192;
 /// ones, and stays within a core's second-level cache.
 pub const SCRATCH: usize = 512 << 10;
 
-/// Segments that a batch has room for: 17 fragments (the kernel's `MAX_SKB_FRAGS`) for each frame.
-const SEGMENTS: usize = BATCH * 17;
+/// Segments that a batch has room for: a head and 17 fragments (the kernel's `MAX_SKB_FRAGS`) for each frame, the
+/// most that a device hands up.
+const SEGMENTS: usize = BATCH * 18;
 
 /// Bytes after a frame's head, wherever they lie.
 pub(crate) struct Segment {

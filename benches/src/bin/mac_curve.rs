@@ -18,7 +18,7 @@ fn main() -> io::Result<()> {
     println!("| MACs | cached, ns a frame | hits | pipeline only, ns a frame |");
     println!("| ---: | ---: | ---: | ---: |");
     for stations in STATIONS {
-        let (cached, hits) = median(stations, 65_536)?;
+        let (cached, hits) = median(stations, 131_072)?;
         let (decided, _) = median(stations, 0)?;
         println!("| {stations} | {cached:.1} | {hits:.1} % | {decided:.1} |");
     }

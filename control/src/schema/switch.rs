@@ -116,7 +116,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { frames: 16_384, flows: 65_536, fdb: 131_072, ports: 4_096 }
+        Self { frames: 16_384, flows: 131_072, fdb: 131_072, ports: 4_096 }
     }
 }
 
