@@ -2,6 +2,9 @@
 # sourced after scripts/lab.bash, by a script that runs from the root of the source tree.
 
 REPETITIONS=5 FOR=2 RECORD=
+# Other programs that ran at the time are part of the figures.
+LOAD=$(cut -d ' ' -f 1 /proc/loadavg)
+
 figures_options() {
   while (($#)); do
     case $1 in
@@ -20,6 +23,15 @@ figures_options() {
 # distance: the round trip of a cache line between CPUs 0 and 1, ns. It decides what two cores can do together, and
 # changes on virtual machines.
 distance() { "$BIN/netprobe" core-distance 0 1; }
+
+# turn_begins: notes the distance of a turn, after waiting up to half a minute for the cores to be near (a virtual
+# machine's are moved about), since all figures of the turn depend on it.
+DISTANCES=()
+turn_begins() {
+  local end=$((SECONDS + 30)) now
+  until now=$(distance) && ((now < 120 || SECONDS > end)); do :; done
+  DISTANCES+=("$now")
+}
 
 # note KEY VALUE...: one repetition's figures of a case.
 note() { printf '%s\n' "$*" >>"$LAB_FOLDER/figures"; }
@@ -48,7 +60,7 @@ report() {
     awk -v name="$name" '$0 == "<!-- " name " -->" {skip = 1} !skip {print} $0 == "<!-- /" name " -->" {skip = 0}' "$file" |
       sed -e :a -e '/^\n*$/{$d;N;ba' -e '}'
     printf '\n<!-- %s -->\n%s\n\n%s\n<!-- /%s -->\n' "$name" "$text" \
-      "$(uname -sr), $(nproc) CPUs, $(date +%F), commit $(git rev-parse --short HEAD): \`$0 --repetitions $REPETITIONS --seconds $FOR\`" "$name"
+      "$(uname -sr), $(nproc) CPUs, $(date +%F), commit $(git rev-parse --short HEAD), load average $LOAD before: \`$0 --repetitions $REPETITIONS --seconds $FOR\`" "$name"
   } >"$file.new"
   mv "$file.new" "$file"
 }
