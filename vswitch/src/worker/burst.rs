@@ -112,15 +112,16 @@ impl Decider {
             .collect()
     }
 
-    /// Receives one batch of `queue` and sees it off. Gives the number of frames.
+    /// Receives one batch of `queue`, of at most `limit` frames, and sees it off. Gives the number of frames.
     pub(super) fn burst(
         &mut self,
         queue: &mut Queue,
+        limit: usize,
         memory: &mut RxMemory,
         pool: &mut Pool,
         outlets: &mut Outlets,
     ) -> Result<usize, Fault> {
-        let mut batch = queue.rx.receive(memory, pool, BATCH)?;
+        let mut batch = queue.rx.receive(memory, pool, limit)?;
         let received = self.count(queue.port, &batch);
         if received == 0 {
             return Ok(0);

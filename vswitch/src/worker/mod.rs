@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 
 use pmd::clock::{Clock, cycles};
-use pmd::{Arena, Fault, Pool, RxMemory};
+use pmd::{Arena, BATCH, Fault, Pool, RxMemory};
 
 use self::burst::Decider;
 use self::events::Events;
@@ -38,8 +38,8 @@ const SLEEP_NS: u64 = 1_000_000_000;
 /// How long it sleeps while a queue has to be asked, or maintained, without a bell.
 const NAP_NS: u64 = 500_000;
 
-/// While hot queues have frames, the watched ones are asked about every so many turns.
-const WATCH_TURNS: u32 = 4;
+/// While there are hot queues, the watched ones are asked about every so many turns.
+const WATCH_TURNS: u32 = 8;
 
 /// What a worker tells the control side.
 #[derive(Debug)]
@@ -148,17 +148,17 @@ impl Worker {
         let mut frames = 0;
         let mut at = 0;
         while let Some(slot) = self.queues.polled(at) {
-            frames += self.serve(slot);
+            frames += self.serve(slot, BATCH);
             at += 1;
         }
         at = 0;
-        while let Some(slot) = self.queues.hot(at) {
-            let got = self.serve(slot);
+        while let Some((slot, limit)) = self.queues.hot(at) {
+            let got = self.serve(slot, limit);
             frames += got;
             at += usize::from(!self.queues.asked(at, got, now_ns));
         }
         self.turns = self.turns.wrapping_add(1);
-        if frames == 0 || !self.queues.has_hot() || self.turns.is_multiple_of(WATCH_TURNS) {
+        if !self.queues.has_hot() || self.turns.is_multiple_of(WATCH_TURNS) {
             frames += self.serve_watched(now_ns);
         }
         if self.outlets.is_busy() {
@@ -172,7 +172,7 @@ impl Worker {
         let mut frames = 0;
         for i in 0..self.queues.poll() {
             let slot = self.queues.ready(i);
-            let got = self.serve(slot);
+            let got = self.serve(slot, BATCH);
             if got > 0 {
                 self.queues.heat(slot, now_ns);
             }
@@ -183,10 +183,10 @@ impl Worker {
 
     /// One burst of one queue.
     #[inline]
-    fn serve(&mut self, slot: usize) -> usize {
+    fn serve(&mut self, slot: usize, limit: usize) -> usize {
         let Some(queue) = self.queues.get(slot) else { return 0 };
         let begin = cycles();
-        match self.decider.burst(queue, &mut self.memory, &mut self.pool, &mut self.outlets) {
+        match self.decider.burst(queue, limit, &mut self.memory, &mut self.pool, &mut self.outlets) {
             Ok(0) => 0,
             Ok(frames) => {
                 queue.load.frames.add(frames as u64);

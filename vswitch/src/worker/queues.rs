@@ -5,7 +5,7 @@
 //! for a while. A watch costs whoever sends to us a lock and a wake-up for every frame, on his own core; a
 //! thousand quiet queues cost nobody anything.
 
-use pmd::{Fault, RxQueue, Source};
+use pmd::{BATCH, Fault, RxQueue, Source};
 
 use super::events::Events;
 use super::mailbox::Retired;
@@ -21,6 +21,10 @@ struct Hot {
     slot: usize,
     /// When it had a frame last.
     last_ns: u64,
+    /// How many frames it is asked for. A single frame is sent on before anybody asks whether there is
+    /// another, which costs a system call; a queue that had as many as it was asked for is asked for twice
+    /// as many.
+    limit: usize,
 }
 
 /// The rx queues of a worker.
@@ -60,10 +64,10 @@ impl Queues {
         self.polled.get(at).copied()
     }
 
-    /// The `at`th hot queue.
+    /// The `at`th hot queue, and how many frames to ask it for.
     #[inline]
-    pub(super) fn hot(&self, at: usize) -> Option<usize> {
-        self.hot.get(at).map(|hot| hot.slot)
+    pub(super) fn hot(&self, at: usize) -> Option<(usize, usize)> {
+        self.hot.get(at).map(|hot| (hot.slot, hot.limit))
     }
 
     /// Whether there are hot queues.
@@ -91,7 +95,7 @@ impl Queues {
             && let Source::Descriptor(fd) = queue.rx.source()
         {
             self.events.remove_descriptor(fd);
-            self.hot.push(Hot { slot, last_ns: now_ns });
+            self.hot.push(Hot { slot, last_ns: now_ns, limit: 1 });
         }
     }
 
@@ -100,6 +104,11 @@ impl Queues {
     #[inline]
     pub(super) fn asked(&mut self, at: usize, frames: usize, now_ns: u64) -> bool {
         let Some(hot) = self.hot.get_mut(at) else { return true };
+        if frames >= hot.limit {
+            hot.limit = (2 * hot.limit).min(BATCH);
+        } else if frames == 0 {
+            hot.limit = 1;
+        }
         if frames > 0 {
             hot.last_ns = now_ns;
         } else if now_ns.saturating_sub(hot.last_ns) > COOL_NS {
@@ -117,7 +126,7 @@ impl Queues {
             && self.events.add_descriptor(fd, slot as u64).is_err()
         {
             // Out of kernel memory: asked directly again, until the watch takes it.
-            self.hot.push(Hot { slot, last_ns: 0 });
+            self.hot.push(Hot { slot, last_ns: 0, limit: 1 });
         }
     }
 
