@@ -17,6 +17,8 @@ use super::error::{ProgramError, explain, from_rc};
 /// libxdp and libbpf keep state in statics.
 static LIBRARY: Mutex<()> = Mutex::new(());
 
+// SAFETY: the signature is libbpf's (`libbpf_set_print` of <bpf/libbpf.h>), both types being pointers to
+// functions; of the callback type only null is ever passed, so its arguments do not matter.
 unsafe extern "C" {
     /// libbpf's own, which the bindings leave out; a null callback silences it.
     fn libbpf_set_print(callback: Option<unsafe extern "C" fn()>) -> Option<unsafe extern "C" fn()>;
