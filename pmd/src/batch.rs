@@ -68,12 +68,14 @@ pub struct Refused {
     pub too_long: u32,
     /// No free frame in the arena to receive it into.
     pub no_frame: u32,
+    /// Lost on the way up: the kernel could not hand it over, or it is more than a batch holds.
+    pub failed: u32,
 }
 
 impl Refused {
     /// All of them.
     pub fn total(self) -> u32 {
-        self.bad_offload + self.too_long + self.no_frame
+        self.bad_offload + self.too_long + self.no_frame + self.failed
     }
 }
 
@@ -113,6 +115,7 @@ impl RxMemory {
             frames: &mut self.frames,
             segments: &mut self.segments,
             refused: Refused::default(),
+            refused_at: usize::MAX,
             lent: PhantomData,
         };
         (batch, Scratch { rest: &mut self.scratch })
@@ -149,6 +152,9 @@ pub struct Batch<'q> {
     pub(crate) frames: &'q mut Vec<Frame>,
     pub(crate) segments: &'q mut Vec<Segment>,
     refused: Refused,
+    /// How many frames there were when one was refused: while there are as many, what is appended belongs to
+    /// that one.
+    refused_at: usize,
     lent: PhantomData<&'q mut [u8]>,
 }
 
@@ -188,12 +194,12 @@ impl<'q> Batch<'q> {
     }
 
     /// Adds a frame that lies in an arena buffer, whole or (see [`append_buffer`](Self::append_buffer))
-    /// its beginning. A full batch drops it, back to the arena.
+    /// its beginning. A full batch refuses it, back to the arena.
     #[inline]
     pub fn push_buffer(&mut self, buffer: Buffer, offload: impl Into<Packed>) {
         // The capacity is at least that; said here, it need not be looked at again below.
         if self.frames.len() >= BATCH.min(self.frames.capacity()) {
-            return;
+            return self.refuse();
         }
         self.frames.push(Frame {
             head: buffer.as_ptr(),
@@ -208,11 +214,11 @@ impl<'q> Batch<'q> {
     }
 
     /// Adds a frame that lies in memory of the worker or of the driver, private to us until the burst
-    /// ends: `memory[headroom..]` is the frame or its head.
+    /// ends: `memory[headroom..]` is the frame or its head. A full batch refuses it.
     #[inline]
     pub fn push_private(&mut self, memory: &'q mut [u8], headroom: usize, offload: Offload) {
-        if self.is_full() || headroom > memory.len() {
-            return;
+        if self.is_full() || headroom > memory.len() || memory.len() > u32::MAX as usize {
+            return self.refuse();
         }
         let head = &mut memory[headroom..];
         self.frames.push(Frame {
@@ -227,21 +233,25 @@ impl<'q> Batch<'q> {
         });
     }
 
-    /// Adds an arena buffer to the end of the frame that was pushed last.
+    /// Adds an arena buffer to the end of the frame that was pushed last. A frame that becomes longer than the
+    /// batch has room for is refused whole, and what else is appended to it goes nowhere.
     #[inline]
     pub fn append_buffer(&mut self, buffer: Buffer) {
         let (start, len) = (buffer.as_ptr(), buffer.len() as u32);
         self.append(Segment { start, len, buffer: Some(buffer) });
     }
 
-    /// Adds lent bytes to the end of the frame that was pushed last.
+    /// Adds lent bytes to the end of the frame that was pushed last, as [`append_buffer`](Self::append_buffer)
+    /// does.
     #[inline]
     pub fn append_lent(&mut self, bytes: &'q [u8]) {
-        self.append(Segment { start: NonNull::from(bytes).cast(), len: bytes.len() as u32, buffer: None });
+        // A frame of so many bytes is refused.
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.append(Segment { start: NonNull::from(bytes).cast(), len, buffer: None });
     }
 
     /// Adds bytes of foreign memory, which its owner may be writing, to the end of the frame that was
-    /// pushed last.
+    /// pushed last, as [`append_buffer`](Self::append_buffer) does.
     ///
     /// # Safety
     /// `len` bytes at `start` stay mapped and readable until the batch is gone.
@@ -252,20 +262,44 @@ impl<'q> Batch<'q> {
 
     #[inline]
     fn append(&mut self, segment: Segment) {
-        if let Some(frame) = self.frames.last_mut()
-            && self.segments.len() < SEGMENTS
-        {
-            frame.rest += segment.len;
-            frame.segments += 1;
-            self.segments.push(segment);
+        if self.frames.len() == self.refused_at {
+            return;
+        }
+        let Some(frame) = self.frames.last_mut() else { return };
+        let total = (frame.head_len + frame.rest).checked_add(segment.len);
+        match total.filter(|total| *total < u32::MAX && self.segments.len() < SEGMENTS) {
+            Some(total) => {
+                frame.rest = total - frame.head_len;
+                frame.segments += 1;
+                self.segments.push(segment);
+            }
+            None => self.refused.too_long += u32::from(self.unpush()),
         }
     }
 
-    /// Takes back the frame that was pushed last, counting it as refused is up to the caller.
-    pub fn unpush(&mut self) {
-        if let Some(frame) = self.frames.pop() {
-            self.segments.truncate(frame.first_segment as usize);
+    /// Takes back the frame that was pushed last, and what else is appended to it; counting it as refused is
+    /// up to the caller. False if it was refused already.
+    #[cold]
+    pub fn unpush(&mut self) -> bool {
+        if self.frames.len() == self.refused_at {
+            return false;
         }
+        let Some(frame) = self.frames.pop() else { return false };
+        self.segments.truncate(frame.first_segment as usize);
+        self.refused_at = self.frames.len();
+        true
+    }
+
+    /// Counts a frame that was not pushed.
+    #[cold]
+    fn refuse(&mut self) {
+        self.refused.failed += 1;
+        self.refused_at = self.frames.len();
+    }
+
+    /// Whether there is neither a frame nor a refused one: nothing is lost if the batch is not handed up.
+    pub fn is_blank(&self) -> bool {
+        self.frames.is_empty() && self.refused.total() == 0
     }
 
     /// Where the driver counts frames that it cannot hand up.
@@ -346,11 +380,11 @@ impl Batch<'_> {
     #[inline]
     pub fn insert(&mut self, i: usize, at: usize, count: usize) -> Option<&mut [u8]> {
         let frame = &mut self.frames[i];
-        if frame.headroom < count as u32 || at > frame.head_len as usize {
+        if count > frame.headroom as usize || at > frame.head_len as usize {
             return None;
         }
         if !frame.offload.is_none() {
-            frame.offload = frame.offload.unpack().shifted(count as i32)?.into();
+            frame.offload = frame.offload.unpack().shifted(i32::try_from(count).ok()?)?.into();
         }
         // SAFETY: `headroom` bytes before the head belong to it.
         frame.head = unsafe { frame.head.sub(count) };
@@ -366,10 +400,13 @@ impl Batch<'_> {
     #[inline]
     pub fn remove(&mut self, i: usize, at: usize, count: usize) -> bool {
         let frame = &mut self.frames[i];
-        let Some(offload) = frame.offload.unpack().shifted(-(count as i32)) else { return false };
-        if at + count > frame.head_len as usize {
+        if at.checked_add(count).is_none_or(|end| end > frame.head_len as usize) {
             return false;
         }
+        let shift = i32::try_from(count).ok().map(|count| -count);
+        let Some(offload) = shift.and_then(|shift| frame.offload.unpack().shifted(shift)) else {
+            return false;
+        };
         frame.offload = offload.into();
         self.head_mut(i).copy_within(0..at, count);
         let frame = &mut self.frames[i];
@@ -383,7 +420,7 @@ impl Batch<'_> {
     /// Copies `dst.len()` bytes of frame `i` from position `from` on; false if it has fewer.
     #[inline]
     pub fn read(&self, i: usize, from: usize, dst: &mut [u8]) -> bool {
-        if from + dst.len() > self.frame_len(i) {
+        if from.checked_add(dst.len()).is_none_or(|end| end > self.frame_len(i)) {
             return false;
         }
         let mut at = 0;
@@ -476,9 +513,54 @@ mod tests {
             batch.push_buffer(pool.get().unwrap(), Offload::NONE);
             batch.append_buffer(pool.get().unwrap());
         }
-        assert_eq!(batch.len(), BATCH);
+        assert_eq!((batch.len(), batch.refused().failed, batch.refused().total()), (BATCH, 3, 3));
+        assert_eq!(batch.segments.len(), BATCH, "what is appended to a refused frame is part of no other");
         batch.recycle(&mut pool);
         assert_eq!(arena.free(), arena.frames());
+    }
+
+    #[test]
+    fn a_frame_of_too_many_segments_is_refused_whole() {
+        let arena = Arena::new(2048, HugePages::Off).unwrap();
+        let mut pool = arena.pool();
+        let mut memory = RxMemory::new();
+        let (mut batch, mut scratch) = memory.lend();
+        batch.push_private(scratch.take(60), 0, Offload::NONE);
+        batch.append_lent(b"kept");
+        batch.push_buffer(pool.get().unwrap(), Offload::NONE);
+        for _ in 0..SEGMENTS + 7 {
+            batch.append_buffer(pool.get().unwrap());
+        }
+        assert_eq!((batch.len(), batch.frame_len(0)), (1, 64));
+        assert_eq!(batch.refused(), Refused { too_long: 1, ..Refused::default() });
+        assert!(!batch.unpush(), "it is gone already");
+        // The next one is whole again.
+        batch.push_private(scratch.take(60), 0, Offload::NONE);
+        batch.append_lent(b"and so is this");
+        assert_eq!((batch.len(), batch.frame_len(0), batch.frame_len(1)), (2, 64, 74));
+        assert!(batch.unpush());
+        batch.append_lent(b"late");
+        assert_eq!((batch.len(), batch.frame_len(0)), (1, 64));
+        batch.recycle(&mut pool);
+        assert_eq!(arena.free(), arena.frames());
+    }
+
+    #[test]
+    fn absurd_positions_and_counts_change_nothing() {
+        let mut memory = RxMemory::new();
+        let (mut batch, mut scratch) = memory.lend();
+        let bytes = scratch.take(16 + 8);
+        bytes[16..].copy_from_slice(b"ABCDEFGH");
+        batch.push_private(bytes, 16, Offload::NONE);
+        for count in [1 << 32, (1 << 32) + 4, usize::MAX - 3, usize::MAX] {
+            assert!(batch.insert(0, 4, count).is_none(), "{count}");
+            assert!(!batch.remove(0, 4, count), "{count}");
+            assert!(!batch.read(0, count, &mut [0; 4]), "{count}");
+        }
+        assert!(batch.insert(0, usize::MAX, 1).is_none() && !batch.remove(0, usize::MAX, 1));
+        assert_eq!(batch.head(0), b"ABCDEFGH");
+        batch.push_private(scratch.take(8), 9, Offload::NONE);
+        assert_eq!((batch.len(), batch.refused().failed), (1, 1), "more headroom than there is");
     }
 
     #[test]

@@ -54,7 +54,8 @@ pub trait RxQueue: Send {
     /// there is nothing now.
     ///
     /// # Errors
-    /// The device is gone or unusable; the worker stops asking and reports it.
+    /// The device is gone or unusable; the worker stops asking and reports it. What was received before is handed
+    /// up, and what was lost counted as refused, by an earlier call: nothing vanishes with an error.
     fn receive<'q>(
         &'q mut self,
         memory: &'q mut RxMemory,

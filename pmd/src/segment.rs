@@ -16,6 +16,9 @@ pub enum SegmentError {
     /// The headers are not where the metadata says, or not in the frame's private head.
     #[error("the offload metadata contradicts the headers")]
     BadOffload,
+    /// A segment would be longer than the length fields of its headers can say.
+    #[error("a segment would be longer than an IP packet can be")]
+    TooLong,
     /// The burst has no room left for another header.
     #[error("no room for another header in this burst")]
     NoRoom,
@@ -34,6 +37,9 @@ struct Layout {
     payload: usize,
     ipv6: bool,
 }
+
+/// Bytes of an IPv6 header without extensions.
+const IPV6_HEADER: usize = 40;
 
 /// The longest header that is copied in front of each segment.
 const MAX_HEADER: usize = HEAD;
@@ -63,7 +69,7 @@ impl Train {
     /// Looks at the train that `train` of frame `frame` is, whose outgoing bytes begin with `head`.
     ///
     /// # Errors
-    /// The metadata contradicts the headers.
+    /// The metadata contradicts the headers, or asks for segments that cannot be.
     pub fn new(head: &[u8], frame: usize, train: Part) -> Result<Train, SegmentError> {
         let (layout, gso) = layout(head, train.total(), train.offload.unpack())?;
         let count = (train.total() - layout.payload).div_ceil(gso.size as usize);
@@ -72,7 +78,13 @@ impl Train {
         }
         let mut header = [0; MAX_HEADER];
         header[..layout.payload].copy_from_slice(&head[..layout.payload]);
-        Ok(Train { header, layout, gso, frame: frame as u16, train, next: 0, count })
+        let train = Train { header, layout, gso, frame: frame as u16, train, next: 0, count };
+        // IPv4 counts its own header, IPv6 what follows it.
+        let counted_from = train.layout.network + if train.layout.ipv6 { IPV6_HEADER } else { 0 };
+        if train.longest() - counted_from > u16::MAX as usize {
+            return Err(SegmentError::TooLong);
+        }
+        Ok(train)
     }
 
     /// How many segments it becomes in all.
@@ -171,6 +183,7 @@ fn layout(head: &[u8], len: usize, offload: Offload) -> Result<(Layout, Gso), Se
     Ok((Layout { network, transport, payload, ipv6 }, gso))
 }
 
+/// Writes the header of a segment, whose lengths [`Train::new`] found to fit.
 fn rewrite(header: &mut [u8], layout: &Layout, gso: Gso, number: usize, payload: usize, last: bool) {
     let Layout { network, transport, ipv6, .. } = *layout;
     let after_network = (layout.payload - transport + payload) as u16;
@@ -353,6 +366,23 @@ mod tests {
         }
         assert_eq!(cut(&frame, 60, offload), Err(SegmentError::BadOffload), "header outside the head");
         assert_eq!(cut(&frame[..66], 66, offload), Err(SegmentError::BadOffload), "no payload");
+    }
+
+    #[test]
+    fn a_segment_longer_than_its_length_fields_can_say_is_refused() {
+        for (ipv6, udp, longest) in
+            [(false, false, 65_535 - 52), (true, false, 65_535 - 32), (false, true, 65_535 - 28)]
+        {
+            for (payload, expected) in [(longest, Ok(1)), (longest + 1, Err(SegmentError::TooLong))] {
+                let (frame, mut offload) = train(ipv6, udp, payload);
+                offload.gso = offload.gso.map(|gso| Gso { size: u16::MAX, ..gso });
+                let segments = cut(&frame, 100, offload).map(|segments| {
+                    segments.iter().for_each(|segment| verify(segment, ipv6, udp));
+                    segments.len()
+                });
+                assert_eq!(segments, expected, "{ipv6} {udp} {payload}");
+            }
+        }
     }
 
     #[test]

@@ -335,3 +335,53 @@ impl<T: sealed::Slot> Consumer<T> {
         self.ring.position()
     }
 }
+
+/// Rings without a socket, for tests of what is built on rings.
+#[cfg(test)]
+mod in_memory {
+    use super::*;
+
+    /// Bytes of the two indices and the flags, each on a line of its own.
+    const INDICES: usize = 192;
+
+    fn mapping<T: sealed::Slot>(size: u32) -> Mapping<T> {
+        let length = INDICES + size as usize * size_of::<T>();
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a fresh anonymous mapping.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), length, access, kind, -1, 0) };
+        assert!(base != libc::MAP_FAILED && size.is_power_of_two());
+        let base = NonNull::new(base.cast::<u8>()).unwrap();
+        // SAFETY: inside the mapping, and aligned.
+        let at = |offset: usize| unsafe { base.add(offset) };
+        Mapping {
+            base,
+            length,
+            producer: at(0).cast(),
+            consumer: at(64).cast(),
+            flags: at(128).cast(),
+            slots: at(INDICES).cast(),
+            mask: size - 1,
+            slot: PhantomData,
+        }
+    }
+
+    impl<T: sealed::Slot> Producer<T> {
+        /// Our end of an empty ring that nobody reads.
+        pub(in crate::afxdp) fn in_memory(size: u32) -> Producer<T> {
+            Producer { ring: mapping(size), next: 0, seen_consumer: 0 }
+        }
+    }
+
+    impl<T: sealed::Slot> Consumer<T> {
+        /// Our end of a ring that somebody wrote `values` into.
+        pub(in crate::afxdp) fn in_memory(values: &[T]) -> Consumer<T> {
+            let ring: Mapping<T> = mapping(values.len().next_power_of_two() as u32);
+            for (index, value) in (0..).zip(values) {
+                // SAFETY: inside the mapping, which has a slot for each value.
+                unsafe { ring.slot(index).write(*value) };
+            }
+            ring.producer().store(values.len() as u32, Ordering::Release);
+            Consumer { ring, next: 0, seen_producer: 0 }
+        }
+    }
+}

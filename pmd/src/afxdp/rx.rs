@@ -28,6 +28,8 @@ pub(super) struct Rx {
     /// The other end is a kernel on this machine, which leaves checksums to us.
     local_peer: bool,
     gone: bool,
+    /// What the next call ends with, after the frames before it were handed up.
+    fault: Option<Fault>,
     /// After the rings: a mapped ring keeps the socket open, and the last one to let go of it waits for its end.
     shared: Arc<Shared>,
 }
@@ -40,7 +42,7 @@ impl Rx {
         lent: Lent,
         local_peer: bool,
     ) -> Rx {
-        Rx { shared, rx, fill, lent, local_peer, gone: false }
+        Rx { shared, rx, fill, lent, local_peer, gone: false, fault: None }
     }
 
     /// Keeps the fill ring full, as far as the pool has frames.
@@ -99,6 +101,28 @@ impl Rx {
         buffer.set_data(descriptor.addr as usize % FRAME_SIZE, descriptor.len as usize);
         Ok(buffer)
     }
+
+    /// Hands a frame of `parts` descriptors up; one that the kernel does not name rightly is refused.
+    #[inline]
+    fn push(&mut self, batch: &mut Batch<'_>, parts: u32) -> Result<(), Fault> {
+        let first = self.buffer().inspect_err(|_| batch.refused_mut().failed += 1)?;
+        let mut offload = Offload::NONE;
+        if self.local_peer {
+            offload.checksum = partial_checksum(first.data());
+        }
+        batch.push_buffer(first, offload);
+        for _ in 1..parts {
+            match self.buffer() {
+                Ok(buffer) => batch.append_buffer(buffer),
+                Err(fault) => {
+                    let taken = batch.unpush();
+                    batch.refused_mut().failed += u32::from(taken);
+                    return Err(fault);
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl RxQueue for Rx {
@@ -115,19 +139,17 @@ impl RxQueue for Rx {
         if self.gone {
             return Err(Fault::new("AF_XDP socket: the device is gone"));
         }
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
         let (mut batch, _) = memory.lend();
         let limit = limit.min(BATCH);
         while batch.len() < limit
             && let Some(parts) = self.parts()
         {
-            let first = self.buffer()?;
-            let mut offload = Offload::NONE;
-            if self.local_peer {
-                offload.checksum = partial_checksum(first.data());
-            }
-            batch.push_buffer(first, offload);
-            for _ in 1..parts {
-                batch.append_buffer(self.buffer()?);
+            if let Err(fault) = self.push(&mut batch, parts) {
+                self.fault = Some(fault);
+                return Ok(batch);
             }
         }
         if !batch.is_empty() {
@@ -152,5 +174,45 @@ impl RxQueue for Rx {
 impl Drop for Rx {
     fn drop(&mut self) {
         self.shared.leave(&mut self.lent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::socket::Queue;
+    use super::*;
+    use crate::arena::{Arena, HugePages};
+
+    #[test]
+    fn a_fault_in_the_middle_of_a_batch_loses_no_frame_uncounted() {
+        let arena = Arena::new(512, HugePages::Off).unwrap();
+        for parts_before in [0, 1] {
+            let (mut pool, mut memory) = (arena.pool(), RxMemory::new());
+            let mut lent = Lent::new(&arena);
+            let mut arrived = |len, options| {
+                let addr = lent.lend(pool.get().unwrap());
+                Descriptor { addr, len, options }
+            };
+            let mut ring = vec![arrived(60, 0), arrived(61, 0)];
+            ring.extend((0..parts_before).map(|_| arrived(4000, libc::XDP_PKT_CONTD)));
+            // A frame that nobody lent, and one that will not be looked at.
+            let stranger = u64::from(arena.frames() - 1) * FRAME_SIZE as u64;
+            ring.extend([Descriptor { addr: stranger, len: 62, options: 0 }, arrived(63, 0)]);
+            let fd = || std::fs::File::open("/dev/null").unwrap().into();
+            let queue = Queue { device: "eth9".into(), ifindex: 9, queue: 0 };
+            let shared = Arc::new(Shared::new(fd(), queue, Arc::new(fd()), false));
+            let mut rx = Rx::new(shared, Consumer::in_memory(&ring), Producer::in_memory(64), lent, false);
+
+            let batch = rx.receive(&mut memory, &mut pool, BATCH).unwrap();
+            assert_eq!((batch.len(), batch.frame_len(0), batch.frame_len(1)), (2, 60, 61));
+            assert_eq!((batch.refused().failed, batch.refused().total()), (1, 1), "{parts_before}");
+            batch.recycle(&mut pool);
+            for _ in 0..2 {
+                let fault = rx.receive(&mut memory, &mut pool, BATCH).err().unwrap();
+                assert!(fault.reason.contains("was not lent"), "{fault}");
+            }
+            drop((rx, pool));
+            assert_eq!(arena.free(), arena.frames());
+        }
     }
 }

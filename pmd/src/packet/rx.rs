@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::arena::HEADROOM;
-use crate::batch::{BATCH, Batch, MAX_FRAME, RxMemory, Scratch};
+use crate::batch::{BATCH, Batch, MAX_FRAME, Refused, RxMemory, Scratch};
 use crate::pool::Pool;
 use crate::port::{Fault, RxQueue, Source};
 use crate::virtio::{self, SHORT_HEADER as HEADER};
@@ -68,12 +68,14 @@ impl Rx {
         }
     }
 
-    /// Reads up to `count` frames into the first places of `memory`; how many.
+    /// Reads up to `count` frames into the first places of `memory`; how many. One that the kernel drops
+    /// instead is counted as refused.
     fn read(
         &mut self,
         memory: &mut [u8],
         count: usize,
         arrivals: &mut [Arrival; CALL],
+        refused: &mut Refused,
     ) -> Result<usize, Fault> {
         let count = count.min(CALL).min(memory.len() / PLACE);
         for (i, place) in memory.chunks_exact_mut(PLACE).take(count).enumerate() {
@@ -95,7 +97,7 @@ impl Rx {
             libc::recvmmsg(fd, messages, count as u32, libc::MSG_DONTWAIT as _, std::ptr::null_mut())
         };
         if got < 0 {
-            return self.no_frames(io::Error::last_os_error());
+            return self.no_frames(io::Error::last_os_error(), refused);
         }
         for (message, arrival) in self.messages.iter().zip(arrivals).take(got as usize) {
             // SAFETY: the kernel filled this message in.
@@ -105,11 +107,14 @@ impl Rx {
     }
 
     /// What a refused read means: nothing there, a device set down (which may come up again), or one gone.
-    fn no_frames(&self, cause: io::Error) -> Result<usize, Fault> {
+    fn no_frames(&self, cause: io::Error, refused: &mut Refused) -> Result<usize, Fault> {
         match cause.raw_os_error() {
             Some(libc::EAGAIN | libc::EINTR) => Ok(0),
             // A train of a kind that the header has no word for; the kernel has dropped it.
-            Some(libc::EINVAL) => Ok(0),
+            Some(libc::EINVAL) => {
+                refused.failed += 1;
+                Ok(0)
+            }
             Some(libc::ENETDOWN) if self.is_bound() => Ok(0),
             Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => {
                 Err(Fault::new("recvmmsg: the device was deleted"))
@@ -224,10 +229,10 @@ impl RxQueue for Rx {
             if places == 0 {
                 break;
             }
-            let got = match self.read(scratch.rest(), places, &mut arrivals) {
+            let got = match self.read(scratch.rest(), places, &mut arrivals, batch.refused_mut()) {
                 Ok(got) => got,
                 // What was read before the fault is still handed up; the next call meets the fault again.
-                Err(_) if !batch.is_empty() => break,
+                Err(_) if !batch.is_blank() => break,
                 Err(fault) => return Err(fault),
             };
             Rx::push(&mut batch, &mut scratch, &arrivals[..got]);
@@ -319,6 +324,17 @@ mod tests {
         Rx::push(&mut batch, &mut scratch, &arrivals);
         assert_eq!((batch.len(), batch.head(0).len(), batch.head(0)[99]), (1, 100, 2));
         assert_eq!((batch.refused().too_long, batch.refused().bad_offload), (3, 1));
+    }
+
+    #[test]
+    fn a_frame_that_the_kernel_drops_is_counted_and_the_port_goes_on() {
+        let rx = Rx::new(Arc::new(std::fs::File::open("/dev/null").unwrap().into()));
+        let mut refused = Refused::default();
+        for (error, failed) in [(libc::EAGAIN, 0), (libc::EINVAL, 1), (libc::EINTR, 1), (libc::EINVAL, 2)] {
+            assert_eq!(rx.no_frames(io::Error::from_raw_os_error(error), &mut refused), Ok(0));
+            assert_eq!(refused, Refused { failed, ..Refused::default() }, "{error}");
+        }
+        assert!(rx.no_frames(io::Error::from_raw_os_error(libc::ENODEV), &mut refused).is_err());
     }
 
     #[test]

@@ -41,7 +41,8 @@ impl Replay {
 
     /// As [`Replay::read`]; also says which file it was.
     pub(super) fn open(path: &Path) -> Result<(Replay, Metadata), PcapError> {
-        let system = |call| move |error| PcapError::System { call, path: path.to_owned(), error };
+        let system =
+            |call| move |error| PcapError::System { key: "read", call, path: path.to_owned(), error };
         let file = File::open(path).map_err(system("open"))?;
         let metadata = file.metadata().map_err(system("stat"))?;
         if !metadata.is_file() {

@@ -26,8 +26,10 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum PcapError {
     /// A system call failed on a file.
-    #[error("{call} {}: {error}", path.display())]
+    #[error("`{key}` names {}: {call}: {error}{}", path.display(), fix(key, error))]
     System {
+        /// The key of the configuration.
+        key: &'static str,
         /// The call.
         call: &'static str,
         /// The file.
@@ -77,4 +79,22 @@ pub enum PcapError {
         /// The file.
         path: PathBuf,
     },
+}
+
+/// What to do about a file that the kernel refuses.
+fn fix(key: &str, error: &io::Error) -> &'static str {
+    match (error.kind(), key) {
+        (io::ErrorKind::NotFound, "read") => {
+            "; name a capture file that exists, seen from vswitchd's own directory"
+        }
+        (io::ErrorKind::NotFound, _) => "; make the folder first, or name a file in one that exists",
+        (io::ErrorKind::PermissionDenied, _) => {
+            "; vswitchd must be allowed to open it (run as root, or chown it)"
+        }
+        (io::ErrorKind::IsADirectory, _) => "; name a file in it",
+        (io::ErrorKind::StorageFull | io::ErrorKind::ReadOnlyFilesystem, _) => {
+            "; name a file on another disk"
+        }
+        _ => "",
+    }
 }

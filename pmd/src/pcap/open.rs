@@ -39,17 +39,16 @@ pub struct PcapPort {
 pub fn open(settings: &Settings) -> Result<PcapPort, PcapError> {
     let replay = settings.read.as_deref().map(Replay::open).transpose()?;
     let source = replay.as_ref().map(|(_, metadata)| (metadata.dev(), metadata.ino()));
-    let rx =
-        match replay {
-            Some((replay, _)) => Some(Rx::new(replay, settings.repeat).map_err(|error| {
-                PcapError::System { call: "pipe for", path: settings.read.clone().unwrap_or_default(), error }
-            })?),
-            None => None,
-        };
+    let rx = match (replay, &settings.read) {
+        (Some((replay, _)), Some(path)) => {
+            Some(Rx::new(replay, settings.repeat).map_err(system("read", "pipe", path))?)
+        }
+        _ => None,
+    };
     let recorder = match &settings.write {
         Some(path) => {
             let file = recording(path, source)?;
-            Some(Recorder::start(file, path).map_err(system("write", path))?)
+            Some(Recorder::start(file, path).map_err(system("write", "write", path))?)
         }
         None => None,
     };
@@ -61,23 +60,24 @@ pub fn open(settings: &Settings) -> Result<PcapPort, PcapError> {
     Ok(PcapPort { rx, recorder, tx_taken: false, mode })
 }
 
-fn system(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PcapError {
-    move |error| PcapError::System { call, path: path.to_owned(), error }
+fn system(key: &'static str, call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PcapError {
+    move |error| PcapError::System { key, call, path: path.to_owned(), error }
 }
 
 /// Opens the file to record into, which must not be the one that is replayed, and empties it.
 fn recording(path: &Path, source: Option<(u64, u64)>) -> Result<File, PcapError> {
     // Not blocking: a FIFO that nobody reads must not hold up the control thread.
     let options = OpenOptions::new().write(true).create(true).custom_flags(libc::O_NONBLOCK).to_owned();
-    let file = options.open(path).map_err(system("open", path))?;
-    let metadata = file.metadata().map_err(system("stat", path))?;
+    let system = |call| system("write", call, path);
+    let file = options.open(path).map_err(system("open"))?;
+    let metadata = file.metadata().map_err(system("stat"))?;
     if !metadata.is_file() {
         return Err(PcapError::NotAFile { path: path.to_owned(), key: "write" });
     }
     if source == Some((metadata.dev(), metadata.ino())) {
         return Err(PcapError::SameFile { path: path.to_owned() });
     }
-    file.set_len(0).map_err(system("truncate", path))?;
+    file.set_len(0).map_err(system("truncate"))?;
     Ok(file)
 }
 

@@ -196,8 +196,14 @@ fn what_is_no_capture_of_ethernet_is_refused() {
     assert!(error(&pcap(&[frame(0, 70_000)])).contains("the frame has 70000 bytes"));
     let text = Replay::read(Path::new("/")).unwrap_err().to_string();
     assert_eq!(text, "/ is not a regular file: name a file in `read`");
-    let text = Replay::read(&folder.0.join("absent")).unwrap_err().to_string();
-    assert!(text.starts_with("open ") && text.ends_with("absent: No such file or directory (os error 2)"));
+    let missing = |settings| open(&settings).err().unwrap().to_string();
+    let absent = folder.0.join("absent");
+    let text = missing(Settings { read: Some(absent.clone()), ..Settings::default() });
+    assert!(text.starts_with(&format!("`read` names {}: open: No such file", absent.display())), "{text}");
+    assert!(text.contains("name a capture file that exists"), "{text}");
+    let text = missing(Settings { write: Some(absent.join("out.pcap")), ..Settings::default() });
+    assert!(text.starts_with(&format!("`write` names {}/out.pcap: open: ", absent.display())), "{text}");
+    assert!(text.contains("make the folder first"), "{text}");
 }
 
 #[test]

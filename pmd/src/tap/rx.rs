@@ -81,7 +81,7 @@ impl RxQueue for Rx {
                 Ok(Some(read)) => Rx::push(&mut batch, &mut scratch, read),
                 Ok(None) => break,
                 // What was read before the fault is still handed up; the next call meets the fault again.
-                Err(_) if !batch.is_empty() => break,
+                Err(_) if !batch.is_blank() => break,
                 Err(fault) => return Err(fault),
             }
             left -= 1;

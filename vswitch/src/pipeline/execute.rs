@@ -4,7 +4,7 @@
 //! leave. What depends on the single frame and not on its flow is decided here: the MTU, what is left of
 //! its offload metadata for a port that cannot take it, who gets a copy of a flood.
 
-use pmd::segment::Train;
+use pmd::segment::{SegmentError, Train};
 use pmd::{Batch, Checksum, Part, Prefixes, TxItem};
 
 use super::egress;
@@ -119,8 +119,10 @@ fn long<S: Sink>(batch: &mut Batch<'_>, port: u16, view: &PortView, item: TxItem
         }
         return sink.emit(batch, port, item);
     }
-    let Ok(mut train) = Train::new(head, item.frame(), part) else {
-        return sink.drop(port, DropReason::BadOffload);
+    let mut train = match Train::new(head, item.frame(), part) {
+        Ok(train) => train,
+        Err(SegmentError::TooLong) => return sink.drop(port, DropReason::TooLong),
+        Err(_) => return sink.drop(port, DropReason::BadOffload),
     };
     if train.longest() > view.mtu as usize + l3 {
         return sink.drop(port, DropReason::MtuExceeded);

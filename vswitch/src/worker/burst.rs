@@ -170,6 +170,7 @@ impl Decider {
                 counters.drop(DropReason::BadOffload, refused.bad_offload.into());
                 counters.drop(DropReason::TooLong, refused.too_long.into());
                 counters.drop(DropReason::NoFrame, refused.no_frame.into());
+                counters.drop(DropReason::RxFault, refused.failed.into());
             }
         }
         received
