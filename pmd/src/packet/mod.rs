@@ -187,6 +187,19 @@ mod tests {
     }
 
     #[test]
+    fn trains_that_a_device_cannot_cut_are_cut_by_the_kernel() {
+        let sandbox = containers();
+        let (mut one, mut two) = (port(&sandbox, "h1"), port(&sandbox, "h2"));
+        let wire = Wire::new([&mut one, &mut two]);
+        let off = ["ethtool", "-K", "h2", "tso", "off", "tx-udp-segmentation", "off"];
+        assert!(sandbox.exec(0, &off).0);
+        tcp(sandbox.netns(1), sandbox.netns(2), "10.1.0.2".parse().unwrap(), 20 << 20);
+        let [there, _] = wire.stop();
+        assert!(there.longest > 30_000, "no large frames: {there:?}");
+        assert_eq!((there.report.full, there.report.refused, there.report.down), (0, 0, 0));
+    }
+
+    #[test]
     fn tagged_trains_keep_their_tags() {
         let sandbox = containers();
         sandbox.ip(0, &["link", "add", "m1", "type", "veth", "peer", "m2"]);

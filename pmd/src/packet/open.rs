@@ -138,11 +138,11 @@ fn open_socket(device: &Device, queues: u16, group: &mut Option<u16>) -> Result<
         }
     };
     let one: libc::c_int = 1;
+    // Not PACKET_QDISC_BYPASS: on that way the kernel drops every train that the device cannot cut itself.
     for (option, name) in [
         (libc::PACKET_VNET_HDR, "setsockopt(AF_PACKET, PACKET_VNET_HDR)"),
         (libc::PACKET_AUXDATA, "setsockopt(AF_PACKET, PACKET_AUXDATA)"),
         (libc::PACKET_IGNORE_OUTGOING, "setsockopt(AF_PACKET, PACKET_IGNORE_OUTGOING)"),
-        (libc::PACKET_QDISC_BYPASS, "setsockopt(AF_PACKET, PACKET_QDISC_BYPASS)"),
     ] {
         set(&socket, libc::SOL_PACKET, option, &one).map_err(|cause| Error::call(doing(), name, cause))?;
     }
