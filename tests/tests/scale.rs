@@ -9,6 +9,9 @@ use vswitch_tests::{Attachment, Container, Lab};
 
 const PORTS: usize = 100;
 
+/// The part of a core that a switch with nothing to do may use.
+const IDLE_SHARE: f64 = 0.02;
+
 fn many(lab: &Lab) -> Vec<Container> {
     (0..PORTS).map(|number| lab.container(&format!("t{number}"), Attachment::Tap, 1500)).collect()
 }
@@ -48,14 +51,14 @@ fn an_idle_switch_sleeps_and_the_first_frame_wakes_it() {
     let mut daemon = lab.start(&Lab::configuration("[0, 1]", &kinds.each_ref()));
     await_ping(&kinds[0].namespace, kinds[1].v4);
     // The stacks' own multicast at the start dies away; then an idle stretch is looked for, not a given one.
-    let mut share = 1.0;
-    let start = Instant::now();
-    while share > 0.05 && start.elapsed() < Duration::from_secs(20) {
-        let before = daemon.cpu_time();
-        thread::sleep(Duration::from_secs(1));
-        share = (daemon.cpu_time() - before).as_secs_f64();
+    let (mut share, start) = (f64::MAX, Instant::now());
+    while share > IDLE_SHARE && start.elapsed() < Duration::from_secs(40) {
+        let (used, stretch) = (daemon.cpu_time(), Instant::now());
+        thread::sleep(Duration::from_secs(4));
+        share = (daemon.cpu_time() - used).as_secs_f64() / stretch.elapsed().as_secs_f64();
     }
-    assert!(share <= 0.05, "the idle switch used {share} of a core");
+    assert!(share <= IDLE_SHARE, "the idle switch used {share} of a core");
+    println!("the idle switch used {share} of a core");
     let workers = daemon.ctl().rows(&["worker", "list"]);
     assert!(workers.iter().all(|worker| worker["sleeping"] == true), "{workers:?}");
     for (from, to) in kinds.iter().zip(kinds.iter().cycle().skip(1)) {

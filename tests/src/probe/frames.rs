@@ -162,9 +162,10 @@ pub fn stations(name: &str, side: u8, count: u32, seconds: f64, learn: bool) -> 
     Ok(seen)
 }
 
-/// Sends one frame `count` times.
+/// Prints `ready`, then sends one frame `count` times.
 pub fn send(name: &str, frame: &[u8], count: u64) -> io::Result<()> {
     let mut socket = FrameSocket::open(name)?;
+    println!("ready");
     (0..count).try_for_each(|_| socket.send(frame))
 }
 
