@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use vswitch_tests::ctl::number;
 use vswitch_tests::lab::{assert_conserved, await_up};
 use vswitch_tests::namespace::run;
 use vswitch_tests::probe::frames::Sent;
@@ -193,10 +194,12 @@ fn each_flow_keeps_its_order_while_queues_move_between_workers() {
     let kinds = [Attachment::Tap, Attachment::VethPacket, Attachment::VethAfxdp];
     let senders = kinds.map(|kind| lab.container(kind.name(), kind, 1500));
     let sink = lab.container("sink", Attachment::Tap, 1500);
-    let taps = [senders[0].port("queues = 2"), sink.port("queues = 2")].concat();
-    let rest = Lab::configuration("[0, 0, 1, 1]", &[&senders[1], &senders[2]]);
-    let mut daemon = lab.start(&format!("{rest}{taps}"));
+    let two = [&senders[0], &senders[2], &sink].map(|container| container.port("queues = 2"));
+    let rest = Lab::configuration("[0, 0, 1, 1]", &[&senders[1]]);
+    let mut daemon = lab.start(&format!("{rest}{}", two.concat()));
     let ctl = daemon.ctl();
+    let queues = |name: &str| number(&ctl.port(name).expect("it is there"), "queues");
+    assert_eq!(senders.each_ref().map(|sender| queues(&sender.name)), [2, 1, 2]);
     for sender in &senders {
         await_ping(&sender.namespace, sink.v4);
     }
@@ -216,6 +219,54 @@ fn each_flow_keeps_its_order_while_queues_move_between_workers() {
     let seen: Order = serde_json::from_str(&receiver.finish(SOON)).expect("netprobe prints JSON");
     assert_eq!((seen.late, seen.doubled), (0, 0), "{seen:?}");
     assert_eq!(seen.flows, 24, "{seen:?}");
+    assert_conserved(&ctl);
+    daemon.stop();
+}
+
+#[test]
+fn a_mac_that_moves_between_workers_takes_its_traffic_along() {
+    let lab = Lab::new("moves");
+    let made = ["here", "there", "near", "far"].map(|name| lab.container(name, Attachment::Tap, 1500));
+    // One place and one sender on each worker.
+    let ports = made.iter().zip([0, 1, 0, 1]).map(|(end, worker)| end.port(&format!("workers = [{worker}]")));
+    let mut daemon =
+        lab.start(&format!("{}{}", Lab::configuration("[0, 1]", &[]), ports.collect::<String>()));
+    let ctl = daemon.ctl();
+    await_up(&ctl, &made.each_ref().map(|end| end.name.as_str()));
+    let placement = ctl.rows(&["worker", "list"]);
+    for (worker, queues) in placement.iter().zip([["here:0", "near:0"], ["there:0", "far:0"]]) {
+        let served = worker["queues"].as_array().expect("a list");
+        assert!(queues.iter().all(|queue| served.iter().any(|one| one == queue)), "{worker}");
+    }
+    let [here, there, near, far] = made.each_ref();
+    let station = "020000000055";
+    let announce = |from: &Container| send(from, &frame("ffffffffffff", station, None), 1);
+    let located = |place: &Container| {
+        ctl.rows(&["fdb", "list"])
+            .iter()
+            .any(|row| row["mac"] == "02:00:00:00:00:55" && row["port"] == place.name.as_str())
+    };
+    let arrived = |place: &Container| number(&ctl.port(&place.name).expect("it is there"), "tx_frames");
+    announce(here);
+    wait_until("the station is learned", SOON, || located(here));
+    let traffic = [(near, "020000000061"), (far, "020000000062")].map(|(sender, source)| {
+        let endless = u32::MAX.to_string();
+        probe_service(&sender.namespace, &["frame-send", "eth0", &frame(station, source, None), &endless])
+    });
+    for turn in 0..10 {
+        let (old, new) = if turn % 2 == 0 { (here, there) } else { (there, here) };
+        announce(new);
+        wait_until(&format!("the FDB follows move {turn}"), SOON, || located(new));
+        wait_until(&format!("all traffic follows move {turn}"), SOON, || {
+            let before = [arrived(old), arrived(new)];
+            wait_until("the traffic goes on", SOON, || {
+                arrived(old) + arrived(new) > before[0] + before[1] + 1000
+            });
+            // The containers' own stacks say something now and then, which goes everywhere.
+            arrived(old) - before[0] < 20
+        });
+    }
+    drop(traffic);
     assert_conserved(&ctl);
     daemon.stop();
 }
