@@ -59,6 +59,7 @@ fn our_port_and_an_independent_application() {
     let config = AfxdpConfig {
         netns: None,
         device: NEAR.into(),
+        queues: None,
         mode: Mode::Auto,
         purpose: Purpose::Host { exclusive: false },
     };

@@ -88,7 +88,7 @@ fn port(index: usize, bridges: usize) -> impl Strategy<Value = Port> {
         vlan_mode(),
         any::<(bool, bool)>(),
         option::of(0u32..=16_777_216),
-        1u16..=64,
+        option::of(2u16..=64),
         vec(0u16..2, 0..3),
         kind(index),
     )

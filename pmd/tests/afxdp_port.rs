@@ -29,7 +29,16 @@ fn arena() -> Arena {
 }
 
 fn port(device: &str, purpose: Purpose, arena: &Arena) -> Result<AfxdpPort, OpenError> {
-    let config = AfxdpConfig { netns: None, device: device.into(), mode: Mode::Auto, purpose };
+    port_on(device, None, purpose, arena)
+}
+
+fn port_on(
+    device: &str,
+    queues: Option<u32>,
+    purpose: Purpose,
+    arena: &Arena,
+) -> Result<AfxdpPort, OpenError> {
+    let config = AfxdpConfig { netns: None, device: device.into(), queues, mode: Mode::Auto, purpose };
     open(&config, arena).map(AfxdpPort::new)
 }
 
@@ -257,7 +266,7 @@ fn a_host_end_is_closed_to_the_host() {
     let ping = || container.run(&["ping", "-c", "2", "-i", "0.05", "-W", "1", "10.77.0.254"]).0;
     let arena = arena();
     let pair = veth::open(&config).unwrap();
-    let mut near = AfxdpPort::new(open_host_end(&pair, Mode::Auto, &arena).unwrap());
+    let mut near = AfxdpPort::new(open_host_end(&pair, 1, Mode::Auto, &arena).unwrap());
     let (mut rx, _tx) = queues(&mut near);
     assert!(!ping(), "the host answered past the switch");
     let (mut memory, mut pool) = (RxMemory::new(), arena.pool());
@@ -274,7 +283,7 @@ fn a_host_end_is_closed_to_the_host() {
     // Adopted, and removed in the end.
     let pair = veth::open(&config).unwrap();
     assert!(pair.adopted);
-    let port = AfxdpPort::new(open_host_end(&pair, Mode::Auto, &arena).unwrap());
+    let port = AfxdpPort::new(open_host_end(&pair, 1, Mode::Auto, &arena).unwrap());
     Box::new(VethPort::new(pair, Box::new(port))).close(Fate::Remove).unwrap();
     assert!(!container.run(&["ip", "link"]).1.contains("eth0"));
 }
@@ -393,6 +402,7 @@ fn a_device_elsewhere() {
     let config = AfxdpConfig {
         netns: Some(container.name.clone()),
         device: "eth0".into(),
+        queues: None,
         mode: Mode::Auto,
         purpose: Purpose::Host { exclusive: true },
     };
@@ -424,31 +434,22 @@ fn a_device_elsewhere() {
     assert_eq!(arena.free(), arena.frames());
 }
 
+/// A pair as [`private_pair`], with two queues at each end.
+fn private_pair_of_two_queues() {
+    // SAFETY: no pointers; concerns this thread alone.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+    let queues = "numrxqueues 2 numtxqueues 2";
+    let line = format!("link add {NEAR} {queues} type veth peer name {FAR} {queues}");
+    ip(&line.split(' ').collect::<Vec<_>>());
+    for end in [NEAR, FAR] {
+        ip(&["link", "set", end, "addrgenmode", "none", "up"]);
+    }
+}
+
 /// Each rx queue has a socket; frames of all of them arrive, and each tx queue sends.
 #[test]
 fn several_queues() {
-    // SAFETY: no pointers; concerns this thread alone.
-    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
-    ip(&[
-        "link",
-        "add",
-        NEAR,
-        "numrxqueues",
-        "2",
-        "numtxqueues",
-        "2",
-        "type",
-        "veth",
-        "peer",
-        "name",
-        FAR,
-        "numrxqueues",
-        "2",
-        "numtxqueues",
-        "2",
-    ]);
-    ip(&["link", "set", NEAR, "up"]);
-    ip(&["link", "set", FAR, "up"]);
+    private_pair_of_two_queues();
     let arena = arena();
     let mut near = port(NEAR, Purpose::Closed, &arena).unwrap();
     let outside = RawEnd::new(FAR);
@@ -461,4 +462,82 @@ fn several_queues() {
     drop((rx, tx));
     Box::new(near).close(Fate::Leave).unwrap();
     assert_eq!(arena.free(), arena.frames());
+}
+
+/// Frames of many flows, which the sender's kernel spreads over its queues.
+fn send_flows(from: &RawEnd, flows: u8) {
+    for flow in 0..flows {
+        // IPv4 (RFC 791) with UDP (RFC 768) from a port of the flow's own; nobody looks at the rest.
+        let mut udp = frame(flow, 60);
+        udp[12..14].copy_from_slice(&[0x08, 0x00]);
+        udp[14..34].copy_from_slice(&[0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        udp[34..42].copy_from_slice(&[0x10, flow, 0, 9, 0, 26, 0, 0]);
+        from.send(&udp);
+    }
+}
+
+/// Frames on queues that were not taken stay with the kernel, and never leave a closed device.
+#[test]
+fn queues_that_nobody_took() {
+    const FLOWS: u8 = 64;
+    private_pair_of_two_queues();
+    let arena = arena();
+    let outside = RawEnd::new(FAR);
+    let host = RawEnd::new(NEAR);
+    // Asks for frames until both kinds together are `all`; how many the port and the host's kernel got.
+    let seen = |purpose: Purpose, all: &dyn Fn(usize, usize) -> bool| {
+        let mut near = port_on(NEAR, Some(1), purpose, &arena).unwrap();
+        let (mut rx, tx) = (near.take_rx(), near.take_tx());
+        assert_eq!((rx.len(), tx.len()), (1, 1));
+        send_flows(&outside, FLOWS);
+        let (mut ours, mut hosts) = (0, 0);
+        let (mut memory, mut pool) = (RxMemory::new(), arena.pool());
+        eventually(|| {
+            let batch = rx[0].receive(&mut memory, &mut pool, BATCH).unwrap();
+            ours += batch.len();
+            batch.recycle(&mut pool);
+            rx[0].release(&mut pool);
+            hosts += usize::from(host.try_receive().is_some());
+            all(ours, hosts).then_some(())
+        });
+        drop((rx, tx));
+        Box::new(near).close(Fate::Leave).unwrap();
+        (ours, hosts)
+    };
+    let all = usize::from(FLOWS);
+    let (ours, hosts) = seen(Purpose::Host { exclusive: false }, &|ours, hosts| ours + hosts == all);
+    assert_eq!(ours + hosts, all);
+    assert!(ours > 0 && hosts > 0, "{ours} on the queue that was taken, {hosts} on the other");
+    // The same flows take the same queues.
+    assert_eq!(seen(Purpose::Closed, &|got, _| got == ours), (ours, 0));
+    let text = port_on(NEAR, Some(3), Purpose::Closed, &arena).err().unwrap().to_string();
+    assert!(text.contains("has 2 rx queues, not 3") && text.contains("queues = 2"), "{text}");
+}
+
+/// The ends of a pair that we made get as many queues as are asked for, if the machine has the CPUs for it.
+#[test]
+fn a_pair_gets_its_queues() {
+    // SAFETY: no pointers; concerns this thread alone.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+    let container = Container::bare(10);
+    let config = VethConfig {
+        port: format!("{}-queues", container.name),
+        netns: Some(container.name.clone()),
+        settings: Settings::default(),
+    };
+    let arena = arena();
+    let pair = veth::open(&config).unwrap();
+    for queues in [2, 1] {
+        let mut near = AfxdpPort::new(open_host_end(&pair, queues, Mode::Auto, &arena).unwrap());
+        assert_eq!((near.take_rx().len(), near.take_tx().len()), (queues as usize, queues as usize));
+        let (_, text) = container.run(&["ethtool", "-l", "eth0"]);
+        let now = text.split("Current").nth(1).unwrap();
+        let line =
+            |kind| now.lines().find(|line| line.starts_with(kind)).unwrap().ends_with(&queues.to_string());
+        assert!(line("RX:") && line("TX:"), "{text}");
+        Box::new(near).close(Fate::Leave).unwrap();
+    }
+    let text = open_host_end(&pair, 5000, Mode::Auto, &arena).err().unwrap().to_string();
+    assert!(text.contains("not 5000"), "{text}");
+    veth::remove(&config.port, config.netns.as_deref(), "eth0").unwrap();
 }

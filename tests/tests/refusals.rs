@@ -155,6 +155,17 @@ fn what_is_taken_is_refused() {
         &["newcomer", &taken.device(), "exclusive", "10.44.0.1"],
     );
     running.lab.host.ip(&format!("address del 10.44.0.1/24 dev {}", taken.device()));
+    let lines = format!("{lines}\nqueues = 2");
+    running.refuses(
+        "more queues than there are",
+        &newcomer(&lines),
+        &["newcomer", &taken.device(), "queues = 1"],
+    );
+    let bare = running.lab.container("bare", Attachment::Tap, 1500);
+    let lines =
+        format!("type = \"veth\"\ndriver = \"afxdp\"\nnetns = \"{}\"\nqueues = 64", bare.namespace.name());
+    running.refuses("more queues than a pair can have", &newcomer(&lines), &["newcomer", "not 64"]);
+    assert!(!bare.namespace.succeeds("ip link show eth0"), "a pair that was refused stayed");
     running.daemon.stop();
 }
 

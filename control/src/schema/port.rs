@@ -30,8 +30,8 @@ pub struct Port {
     pub hairpin: bool,
     /// `fdb_limit`: most MACs learned on this port. None: the bridge's limit alone.
     pub fdb_limit: Option<u32>,
-    /// `queues`: rx queues, 1 to 64.
-    pub queues: u16,
+    /// `queues`: rx queues, 1 to 64. None: all that an `afxdp` device has, one of any other type.
+    pub queues: Option<u16>,
     /// `workers`: places in `[switch] workers`, from 0, of the workers that serve the port's queues in
     /// turn. Empty: the switch spreads them.
     pub workers: Vec<u16>,
@@ -236,7 +236,7 @@ impl Port {
             isolated: false,
             hairpin: false,
             fdb_limit: None,
-            queues: 1,
+            queues: None,
             workers: Vec::new(),
             kind,
         }
@@ -249,11 +249,13 @@ impl Port {
         let isolated = section.boolean("isolated").unwrap_or(false);
         let hairpin = section.boolean("hairpin").unwrap_or(false);
         let fdb_limit = section.integer("fdb_limit", FDB_LIMIT, " entries");
-        let queues = section.integer("queues", 1..=64, " queues").unwrap_or(1);
+        let queues = section.integer("queues", 1..=64, " queues");
         let workers = section.list("workers").unwrap_or_default();
         let workers = workers.iter().filter_map(|n| section.integer_of("workers", n, 0..=255, "")).collect();
 
         let type_name = decode_type(&mut section);
+        // What the default says is as good as not said.
+        let queues = queues.filter(|queues| *queues != 1 || type_name == Some("afxdp"));
         let kind = match type_name {
             Some("tap") => {
                 Some(PortKind::Tap(Tap { endpoint: decode_endpoint(&mut section, name.as_ref()) }))
@@ -296,7 +298,7 @@ impl Port {
         fields.extend(self.isolated.then_some(("isolated", json!(true))));
         fields.extend(self.hairpin.then_some(("hairpin", json!(true))));
         fields.extend(self.fdb_limit.map(|limit| ("fdb_limit", json!(limit))));
-        fields.extend((self.queues != 1).then_some(("queues", json!(self.queues))));
+        fields.extend(self.queues.map(|queues| ("queues", json!(queues))));
         fields.extend((!self.workers.is_empty()).then_some(("workers", json!(self.workers))));
         self.kind.fields(&self.name, &mut fields);
         fields

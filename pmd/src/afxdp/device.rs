@@ -8,16 +8,32 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+/// Asks for a `struct ethtool_channels`: command; the most rx, tx, other, combined; the present rx, tx, other,
+/// combined.
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+
 /// How many rx queues the device has, each of which wants a socket of its own: the larger of its "combined" and "rx"
 /// channels (`ETHTOOL_GCHANNELS`), one if it does not say.
 pub(super) fn queue_count(device: &str) -> u32 {
-    const ETHTOOL_GCHANNELS: u32 = 0x3c;
-    // `struct ethtool_channels`: command; the most rx, tx, other, combined; the present rx, tx, other, combined.
     let mut channels = [ETHTOOL_GCHANNELS, 0, 0, 0, 0, 0, 0, 0, 0];
     match ethtool(device, &mut channels) {
         Ok(()) => channels[5].max(channels[8]).max(1),
         Err(_) => 1,
     }
+}
+
+/// Gives an end of a veth pair `count` rx and tx queues; says how many it can have, and does nothing if those are
+/// fewer.
+pub(super) fn set_queue_count(device: &str, count: u32) -> io::Result<u32> {
+    const ETHTOOL_SCHANNELS: u32 = 0x3d;
+    let mut channels = [ETHTOOL_GCHANNELS, 0, 0, 0, 0, 0, 0, 0, 0];
+    ethtool(device, &mut channels)?;
+    let most = channels[1].min(channels[2]);
+    if count <= most && [channels[5], channels[6]] != [count; 2] {
+        (channels[0], channels[5], channels[6]) = (ETHTOOL_SCHANNELS, count, count);
+        ethtool(device, &mut channels)?;
+    }
+    Ok(most)
 }
 
 /// The receiving side of the device takes VLAN tags out of frames, into metadata that AF_XDP does not see.

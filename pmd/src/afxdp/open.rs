@@ -1,4 +1,4 @@
-//! Opening an AF_XDP port: sockets on every queue of a device, and our program on it.
+//! Opening an AF_XDP port: sockets on the queues of a device, and our program on it.
 //!
 //! Privileged (CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF, and CAP_IPC_LOCK or a high memory-lock limit). What it gives is
 //! descriptors and plain values; driving needs nothing else. Order: memory, rings, fill ring, bind, socket map,
@@ -11,7 +11,8 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::device::{
-    FILLS_SCTP, INSERTS_TAGS, STRIPS_TAGS, current_netns, promiscuous_socket, queue_count, switch_offload,
+    FILLS_SCTP, INSERTS_TAGS, STRIPS_TAGS, current_netns, promiscuous_socket, queue_count, set_queue_count,
+    switch_offload,
 };
 use super::lent::Lent;
 use super::program::{Attachment, Company, ProgramError, SocketMap, Unclaimed, XdpMode};
@@ -44,7 +45,8 @@ pub enum Purpose {
         /// The switch may have the host's traffic.
         exclusive: bool,
     },
-    /// The host end of a veth pair that we made: closed to the host's stack, and nobody else's.
+    /// The host end of a veth pair that we made: nobody else's, and closed to the host's stack: what no socket takes
+    /// is dropped.
     Closed,
 }
 
@@ -55,6 +57,9 @@ pub struct AfxdpConfig {
     pub netns: Option<String>,
     /// The device.
     pub device: String,
+    /// How many of its queues, from the first on; `None` takes all. On one that is not taken a frame goes the way of
+    /// all that no socket takes: see [`Purpose`].
+    pub queues: Option<u32>,
     /// Zero-copy or copy.
     pub mode: Mode,
     /// Whose it is.
@@ -83,6 +88,18 @@ pub enum OpenError {
         device: String,
         /// Frames needed.
         frames: u32,
+    },
+    /// The device has fewer queues than are wanted.
+    #[error("device {device:?} has {there} rx queues, not {wanted}: write `queues = {there}` or fewer{also}")]
+    TooFewQueues {
+        /// The device.
+        device: String,
+        /// Queues that it has, or at most can have.
+        there: u32,
+        /// `queues` of the configuration.
+        wanted: u32,
+        /// What else may help.
+        also: &'static str,
     },
 }
 
@@ -201,19 +218,46 @@ fn open_raised(
 }
 
 /// Opens the host end of a veth pair that we made: closed to the host's stack, with complete frames from the
-/// container's end.
+/// container's end, on so many queues: as many as the machine has CPUs are possible.
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_host_end(pair: &OpenVeth, mode: Mode, arena: &Arena) -> Result<OpenAfxdp, OpenError> {
+pub fn open_host_end(
+    pair: &OpenVeth,
+    queues: u32,
+    mode: Mode,
+    arena: &Arena,
+) -> Result<OpenAfxdp, OpenError> {
     complete_far_end(pair.container.netns.as_deref(), &pair.container.name)?;
+    // What the container sends on its queue n arrives on the host end's queue n. Never fewer here: the kernel lets no
+    // queue go that had a socket a moment ago, and nothing arrives on the others.
+    if queue_count(&pair.host.name) < queues {
+        give_queues(&pair.host, queues)?;
+    }
+    give_queues(&pair.container, queues)?;
     let config = AfxdpConfig {
         netns: pair.host.netns.clone(),
         device: pair.host.name.clone(),
+        queues: Some(queues),
         mode,
         purpose: Purpose::Closed,
     };
     open(&config, arena)
+}
+
+fn give_queues(end: &Device, wanted: u32) -> Result<(), OpenError> {
+    let set = || {
+        set_queue_count(&end.name, wanted).map_err(|cause| {
+            let doing = format!("giving {:?} {wanted} queues", end.name);
+            netdev::Error::call(doing, "ioctl(SIOCETHTOOL, SCHANNELS)", cause)
+        })
+    };
+    let there = Netns::open_or_own(end.netns.as_deref())?.run(set)?;
+    if there < wanted {
+        let device = end.name.clone();
+        return Err(OpenError::TooFewQueues { device, there, wanted, also: "" });
+    }
+    Ok(())
 }
 
 /// Has the kernel at the far end of a veth pair write into its frames what else it would leave to metadata that AF_XDP
@@ -253,13 +297,26 @@ pub(super) fn give_back(device: &Device, stripped_tags: bool, raised: bool) {
     let _ = restore();
 }
 
-/// Opens a socket on every queue. The first registers the arena; the others share its UMEM, and with it its mode.
+/// How many queues to take.
+fn count_queues(config: &AfxdpConfig, link: &Link) -> Result<u32, OpenError> {
+    let there = queue_count(&link.name);
+    match config.queues {
+        None => Ok(there),
+        Some(wanted) if wanted <= there => Ok(wanted.max(1)),
+        Some(wanted) => {
+            let also = ", or give it more by `ethtool -L`";
+            Err(OpenError::TooFewQueues { device: link.name.clone(), there, wanted, also })
+        }
+    }
+}
+
+/// Opens a socket on each queue that is wanted. The first registers the arena; the others share its UMEM, and with it its mode.
 fn open_queues(
     config: &AfxdpConfig,
     arena: &Arena,
     link: &Link,
 ) -> Result<(Vec<OpenQueue>, Bound), OpenError> {
-    let count = queue_count(&link.name);
+    let count = count_queues(config, link)?;
     let sizes = ring_sizes(arena, count);
     let needs_multi_buffer = link.mtu as usize + 22 > FRAME_SIZE - HEADROOM;
     let mut queues: Vec<OpenQueue> = Vec::with_capacity(count as usize);

@@ -18,7 +18,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use control::api::{ApiError, ErrorCode};
-use control::schema::{Bridge, Config, HugePages, Port, PortName, StaticEntry, WorkerPlacement};
+use control::schema::{Bridge, Config, HugePages, Port, PortKind, PortName, StaticEntry, WorkerPlacement};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -250,6 +250,8 @@ impl Effort {
     fn between(from: &Port, to: &Port) -> Effort {
         let efforts = changes(from, to).into_iter().map(|change| match change.key.as_str() {
             key if IN_PLACE.contains(&key) => Effort::InPlace,
+            // A TAP that was made for one queue cannot get more.
+            "queues" if matches!(to.kind, PortKind::Tap(_)) && from.queues.is_none() => Effort::Again,
             key if REOPEN.contains(&key) => Effort::Reopen,
             // The same namespace by another spelling.
             "netns" if namespace(from) == namespace(to) => Effort::Reopen,

@@ -143,7 +143,7 @@ pub fn open(port: &schema::Port, arena: &Arena, workers: usize) -> Result<Box<dy
                 port: name,
                 netns: netns(&tap.endpoint.netns),
                 settings: settings(port, &tap.endpoint),
-                queues: port.queues,
+                queues: port.queues.unwrap_or(1),
             };
             let open = tap::open(&config).map_err(|error| text(&error))?;
             Ok(Box::new(tap::TapPort::new(open)))
@@ -171,6 +171,7 @@ pub fn open(port: &schema::Port, arena: &Arena, workers: usize) -> Result<Box<dy
             let config = afxdp::AfxdpConfig {
                 netns: netns(&device.netns),
                 device: device.device.to_string(),
+                queues: port.queues.map(Into::into),
                 mode,
                 purpose: afxdp::Purpose::Host { exclusive: device.exclusive },
             };
@@ -184,7 +185,7 @@ pub fn open(port: &schema::Port, arena: &Arena, workers: usize) -> Result<Box<dy
                 settings: settings(port, &veth.endpoint),
             };
             let pair = veth::open(&config).map_err(|error| text(&error))?;
-            match open_host_end(&pair, veth.driver, port.queues, arena) {
+            match open_host_end(&pair, veth.driver, port.queues.unwrap_or(1), arena) {
                 Ok(driver) => Ok(Box::new(veth::VethPort::new(pair, driver))),
                 Err(error) => {
                     if !pair.adopted {
@@ -200,7 +201,7 @@ pub fn open(port: &schema::Port, arena: &Arena, workers: usize) -> Result<Box<dy
             let config = packet::PacketConfig {
                 device: device.device.to_string(),
                 netns: netns(&device.netns),
-                queues: port.queues,
+                queues: port.queues.unwrap_or(1),
                 exclusive: device.exclusive,
             };
             let open = packet::open(&config).map_err(|error| text(&error))?;
@@ -249,8 +250,8 @@ fn open_host_end(
             Ok(Box::new(packet::PacketPort::new(open)))
         }
         VethDriver::Afxdp => {
-            let open =
-                afxdp::open_host_end(pair, afxdp::Mode::Auto, arena).map_err(|error| error.to_string())?;
+            let open = afxdp::open_host_end(pair, queues.into(), afxdp::Mode::Auto, arena)
+                .map_err(|error| error.to_string())?;
             Ok(Box::new(afxdp::AfxdpPort::new(open)))
         }
     }

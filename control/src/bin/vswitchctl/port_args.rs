@@ -36,7 +36,7 @@ pub(crate) struct PortArgs {
     /// Learn at most so many MACs on it
     #[arg(long, value_name = "ENTRIES")]
     fdb_limit: Option<u32>,
-    /// Rx queues
+    /// Rx queues; if not given, all of an afxdp device and one of any other port
     #[arg(long, value_name = "QUEUES")]
     queues: Option<u16>,
     /// Workers that serve it, by their place in the list of workers: 0,1
