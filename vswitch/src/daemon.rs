@@ -1,9 +1,9 @@
 //! The daemon: a switch, the state that it comes back to, and the answers of the API.
 //!
-//! Every change goes one way: the new desired state is written beside the valid one, the switch applies
-//! it, and then it becomes the valid one. So a full disk changes nothing, and neither does a port that
-//! cannot be opened. The imperative requests (`port.add`) edit a copy of the desired state and go the same
-//! way.
+//! Every change goes one way: the new desired state is written beside the valid one, the switch opens all that
+//! it needs for it, it becomes the valid one, and the switch changes. So a full disk changes nothing, and
+//! neither does a port that cannot be opened. The imperative requests (`port.add`) edit a copy of the desired
+//! state and go the same way.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -108,8 +108,8 @@ impl Daemon {
             return Ok(Applied { changed: false, steps: Vec::new() });
         }
         let pending = kept.store.prepare(&wanted, origin)?;
-        let steps = self.switch.apply(wanted)?;
-        kept.store.commit(pending)?;
+        let store = &mut kept.store;
+        let steps = self.switch.apply(wanted, || store.commit(pending).map_err(ApiError::from))?;
         kept.origin = origin;
         Ok(Applied { changed: !steps.is_empty(), steps })
     }
@@ -325,7 +325,7 @@ impl Backend for Daemon {
             (Some(text), None) => notation::build(text).map_err(|error| {
                 ApiError::new(ErrorCode::InvalidParams, format!("the described frame: {error}"))
                     .object("the described frame")
-                    .fix("layers are eth, vlan, arp, ipv4, ipv6, tcp, udp, icmp, icmpv6, sctp, payload")
+                    .fix(error.fix())
             })?,
             (None, Some(hex)) => decode_hex(hex).map_err(|error| {
                 ApiError::new(ErrorCode::InvalidParams, format!("the frame's bytes: {error}"))

@@ -21,7 +21,7 @@ use crate::telemetry::counters::{PortTotals, WorkerCounters};
 use crate::telemetry::drops::DropReason;
 use crate::worker::mailbox::{Command, Mailbox};
 use crate::worker::outlet::Tx;
-use crate::worker::queue::Queue;
+use crate::worker::queue::{Incarnation, Queue};
 use crate::worker::{Event, Parts, Worker};
 
 /// What a laboratory is like.
@@ -132,7 +132,13 @@ impl Lab {
         });
         let owner = index as usize % self.workers.len();
         for rx in port.take_rx() {
-            let queue = Queue { port: index, number: 0, rx, load: Arc::default() };
+            let queue = Queue {
+                port: index,
+                incarnation: Incarnation::default(),
+                number: 0,
+                rx,
+                load: Arc::default(),
+            };
             self.mailboxes[owner].send(Command::AddQueue(queue));
         }
         for tx in port.take_tx() {

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use control::api::{DropsList, Export, FdbFlush, FdbList, FlowList, GetStatus, PortList};
+use control::api::{Apply, DropsList, Export, FdbFlush, FdbList, FlowList, GetStatus, PortList};
 use control::client::Client;
 
 /// A folder with a configuration, a socket and a state; gone when the test is over.
@@ -188,6 +188,26 @@ fn wrong_usage_is_2_and_every_mistake_of_the_configuration_has_its_place() {
     assert!(!folder.socket().exists());
     fs::remove_file(&file).unwrap();
     assert!(folder.refusal().contains("cannot read the configuration"));
+}
+
+/// What runs and what a restart comes back to are the same, also when the disk fails at the last moment.
+#[test]
+fn a_state_that_cannot_become_the_stored_one_does_not_run_either() {
+    let folder = Folder::new(BRIDGE);
+    let _daemon = Daemon::start(&folder);
+    let mut client = Client::connect(&folder.socket(), Duration::from_secs(20)).unwrap();
+    // It can be written; but what it replaces cannot take the name of the state before.
+    let in_the_way = folder.0.join("state/state.toml.previous");
+    fs::create_dir_all(in_the_way.join("x")).unwrap();
+    let red = Apply { config: BRIDGE.replace("blue", "red"), file: "red.toml".into(), dry_run: false };
+    let refusal = client.call(&red).unwrap_err().to_string();
+    assert!(refusal.contains("nothing was changed") && refusal.contains("rename"), "{refusal}");
+    assert!(client.call(&Export {}).unwrap().config.contains("blue"));
+    assert!(fs::read_to_string(folder.0.join("state/state.toml")).unwrap().contains("blue"));
+    fs::remove_dir_all(&in_the_way).unwrap();
+    client.call(&red).unwrap();
+    assert!(client.call(&Export {}).unwrap().config.contains("red"));
+    assert!(fs::read_to_string(folder.0.join("state/state.toml")).unwrap().contains("red"));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use super::layers::Kind;
+
 /// Why a text is not a frame. Columns count characters from 1.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NotationError {
@@ -132,6 +134,41 @@ pub enum NotationError {
         /// What was found.
         found: String,
     },
+}
+
+impl NotationError {
+    /// What to do about it.
+    pub fn fix(&self) -> String {
+        match self {
+            NotationError::Empty | NotationError::UnknownLayer { .. } => {
+                format!("layers are {}", Kind::ALL.map(Kind::name).join(", "))
+            }
+            NotationError::Syntax { .. } => {
+                "a layer is a name, with its fields in brackets: tcp(dport=80,syn)".to_owned()
+            }
+            NotationError::UnknownField { layer, .. } => {
+                let kind = Kind::ALL.into_iter().find(|kind| kind.name() == *layer);
+                let fields: Vec<_> =
+                    kind.into_iter().flat_map(Kind::fields).map(|field| field.name).collect();
+                format!("fields of `{layer}` are {}", fields.join(", "))
+            }
+            NotationError::Twice { field, .. } => format!("keep one `{field}`"),
+            NotationError::Value { layer, field, expected, .. } => {
+                format!("give `{layer}.{field}` {expected}; or leave it out")
+            }
+            NotationError::Choice { layer, fields, .. } => format!("keep one of {fields} in `{layer}`"),
+            NotationError::Order { .. } => {
+                "write layers in the order of the wire, like eth vlan ipv4 tcp payload".to_owned()
+            }
+            NotationError::Length { layer, field, .. } => {
+                format!("make what `{layer}` holds shorter, or set `{field}`")
+            }
+            NotationError::TooLong { .. } => "make the payload shorter".to_owned(),
+            NotationError::TextTooLong { .. } => "leave out what no frame has room for".to_owned(),
+            NotationError::TooManyLayers { .. } => "write the innermost layers as payload(hex=…)".to_owned(),
+            NotationError::Hex { .. } => "write the frame's bytes as pairs of hexadecimal digits".to_owned(),
+        }
+    }
 }
 
 /// How a message goes on after a name that nobody knows: with the nearest of `known`, or with all of them.

@@ -100,6 +100,22 @@ fn errors_say_where_and_what() {
 }
 
 #[test]
+fn what_to_do_about_a_mistake_is_about_that_mistake() {
+    for (text, fix) in [
+        ("eth tpc(dport=80)", "layers are eth, vlan, arp, ipv4"),
+        ("eth ipv4 tcp(port=80)", "fields of `tcp` are sport, dport"),
+        ("eth ipv4(ttl=1,ttl=2)", "keep one `ttl`"),
+        ("eth ipv4(src=10.0.0)", "give `ipv4.src` an IPv4 address"),
+        ("eth ipv4(src=10.0.0.1", "a layer is a name, with its fields in brackets"),
+        ("eth tcp", "in the order of the wire"),
+    ] {
+        let error = build(text).unwrap_err();
+        assert!(error.fix().contains(fix), "{text}: {error}: {}", error.fix());
+        assert_eq!(error.fix().starts_with("layers are"), fix.starts_with("layers are"), "{text}");
+    }
+}
+
+#[test]
 fn hexadecimal_in_the_shapes_that_people_paste() {
     let expected = vec![0xde, 0xad, 0xbe, 0xef];
     for text in [

@@ -2,21 +2,24 @@
 //!
 //! The steps come from [`diff`](crate::config::diff). They are carried out in the order that endangers
 //! least: new ports are opened first, beside everything that runs; then ports that must be closed to be
-//! opened again; and only when all that can fail has succeeded do workers get the new configuration and
-//! deleted ports go. A failure closes what was opened and opens again what was closed.
+//! opened again; then the desired state is saved; and only when all that can fail has succeeded do workers get
+//! the new configuration and deleted ports go. A failure closes what was opened and opens again what was
+//! closed.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
 use control::schema::{self, Config, PortName, StaticEntry};
 use pmd::{Fate, Port};
 
+use super::attempts::{Backoff, GRACE};
 use super::ports::{self, PortState, Running};
 use super::{AtStart, BRIDGES, State, placement};
 use crate::config::diff::{RestartNeeded, Step, diff};
 use crate::tables::fdb::{Kind, MacKey};
 use crate::telemetry::counters::PortTotals;
 use crate::worker::mailbox::Command;
-use crate::worker::queue::Queue;
+use crate::worker::queue::{Incarnation, Queue};
 
 /// A change that was not made.
 #[derive(Debug, thiserror::Error)]
@@ -54,19 +57,28 @@ struct Opened {
 }
 
 impl State {
-    pub(super) fn apply(&mut self, wanted: Config, at_start: AtStart) -> Result<Vec<String>, ApplyError> {
+    pub(super) fn apply<E: From<ApplyError>>(
+        &mut self,
+        wanted: Config,
+        at_start: AtStart,
+        save: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Vec<String>, E> {
         let steps = diff(&self.config, &wanted).map_err(|needed| ApplyError {
             object: needed.keys.first().map_or("", |key| key.key).into(),
             cause: needed.into(),
         })?;
         if steps.is_empty() {
+            save()?;
             self.config = wanted;
             return Ok(Vec::new());
         }
         self.check_limits(&wanted)?;
+        let concerns = |port: &schema::Port| steps.iter().filter_map(touched).any(|to| in_the_way(port, to));
+        self.take_outcomes(concerns, Instant::now() + GRACE);
         let (mut opened, closed) = self.open_all(&steps, at_start)?;
-        let addressed = self.readdress_all(&steps);
-        self.or_undo(addressed, &mut opened, &closed)?;
+        let addressed = self.readdress_all(&steps).map_err(E::from);
+        let saved = addressed.and_then(|()| save().inspect_err(|_| self.readdress_back(&steps)));
+        self.or_undo(saved, &mut opened, &closed)?;
         self.commit(&steps, wanted, opened);
         Ok(steps.iter().map(Step::to_string).collect())
     }
@@ -161,22 +173,30 @@ impl State {
 
     /// Gives interfaces of ports that stay open their new addresses, all or none.
     fn readdress_all(&self, steps: &[Step]) -> Result<(), ApplyError> {
-        let mut done: Vec<(&schema::Port, &schema::Port)> = Vec::new();
-        for step in steps {
-            let Step::ChangePort { from, to } = step else { continue };
-            if self.ports.get(&to.name).is_none_or(|running| running.open().is_none()) {
-                continue;
-            }
-            if let Err(cause) = ports::readdress(from, to) {
-                done.push((from, to)); // half of it may be done
-                for (from, to) in done {
-                    let _ = ports::readdress(to, from);
-                }
+        for (place, step) in steps.iter().enumerate() {
+            if let Some((from, to)) = self.changed(step)
+                && let Err(cause) = ports::readdress(from, to)
+            {
+                self.readdress_back(&steps[..=place]); // half of the last may be done
                 return Err(ApplyError { object: step.object(), cause: Cause::Open(cause) });
             }
-            done.push((from, to));
         }
         Ok(())
+    }
+
+    /// Gives interfaces the addresses that they had before the steps.
+    fn readdress_back(&self, steps: &[Step]) {
+        for (from, to) in steps.iter().filter_map(|step| self.changed(step)) {
+            // What failed is told already; what cannot be undone stays.
+            let _ = ports::readdress(to, from);
+        }
+    }
+
+    /// An open port that a step changes in place: as it is, and as it shall be.
+    fn changed<'s>(&self, step: &'s Step) -> Option<(&'s schema::Port, &'s schema::Port)> {
+        let Step::ChangePort { from, to } = step else { return None };
+        self.ports.get(&to.name)?.open()?;
+        Some((from, to))
     }
 
     fn open_one(
@@ -185,7 +205,7 @@ impl State {
         at_start: AtStart,
         opened: &mut Vec<Opened>,
     ) -> Result<(), ApplyError> {
-        let port = ports::open(config, &self.arena, self.crew.members().len());
+        let port = (self.opener)(config, &self.arena, self.crew.members().len());
         match (port, at_start) {
             (Err(cause), AtStart::Refuse) => {
                 Err(ApplyError { object: format!("port \"{}\"", config.name), cause: Cause::Open(cause) })
@@ -198,12 +218,12 @@ impl State {
     }
 
     /// After a failure: closes what was opened, and opens again what was closed.
-    fn or_undo(
+    fn or_undo<E>(
         &mut self,
-        result: Result<(), ApplyError>,
+        result: Result<(), E>,
         opened: &mut Vec<Opened>,
         closed: &[PortName],
-    ) -> Result<(), ApplyError> {
+    ) -> Result<(), E> {
         if result.is_err() {
             for Opened { config, port } in opened.drain(..) {
                 let fate = if closed.contains(&config.name) { Fate::Leave } else { Fate::Remove };
@@ -216,16 +236,16 @@ impl State {
         result
     }
 
-    /// Opens ports that are down, as their configuration says, and puts them into use; gives how many.
-    pub(super) fn attach_again(&mut self, names: &[PortName]) -> usize {
+    /// Opens ports that are down, as their configuration says, and puts them into use.
+    fn attach_again(&mut self, names: &[PortName]) {
         let workers = self.crew.members().len();
         let mut up = Vec::new();
         for name in names {
             let Some(running) = self.ports.get_mut(name) else { continue };
-            if running.open().is_some() {
+            if running.open().is_some() || self.attempts.is_under_way(name) {
                 continue;
             }
-            running.state = match ports::open(&running.config, &self.arena, workers) {
+            running.state = match (self.opener)(&running.config, &self.arena, workers) {
                 Ok(port) => {
                     up.push(name.clone());
                     PortState::Open(port)
@@ -236,7 +256,6 @@ impl State {
         if !up.is_empty() {
             self.attach(&up);
         }
-        up.len()
     }
 
     /// Everything is open: from here on nothing fails.
@@ -249,14 +268,7 @@ impl State {
                 self.fdb.remove(key);
             }
         }
-        self.detach(&gone);
-        for name in &gone {
-            if let Some(running) = self.ports.get(name) {
-                self.fdb.remove_port(running.index);
-                self.used.insert(running.index, PortTotals::of(self.crew.counters(), running.index));
-            }
-        }
-        let mut removed: Vec<Running> = gone.iter().filter_map(|name| self.ports.remove(name)).collect();
+        let mut removed = self.take_out(&gone);
         // What was in a new port's way went before that was opened; its place is the new one's now.
         removed.retain(|old| !opened.iter().any(|new| in_the_way(&old.config, &new.config)));
         self.previous = Some(std::mem::replace(&mut self.config, wanted));
@@ -275,12 +287,44 @@ impl State {
             }
         }
         self.attach(&fresh);
+        self.forget_former_vlans(steps);
         for step in steps {
             if let Step::AddEntry(entry) = step {
                 self.bind(entry);
             }
         }
         ports::close_all(removed.iter_mut(), Fate::Remove);
+    }
+
+    /// Takes ports out of the switch. After this no frame is on its way to one of them: who gets their indices
+    /// next starts with tables and counters of his own.
+    fn take_out(&mut self, names: &[PortName]) -> Vec<Running> {
+        self.detach(names);
+        let gone: Vec<Running> = names.iter().filter_map(|name| self.ports.remove(name)).collect();
+        if !gone.is_empty() {
+            self.publish();
+            self.crew.settle();
+        }
+        for port in &gone {
+            self.fdb.remove_port(port.index);
+        }
+        gone
+    }
+
+    /// Forgets what was learned at ports by their former VLANs, when no worker learns by those any more.
+    fn forget_former_vlans(&self, steps: &[Step]) {
+        let moved: Vec<u16> = steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::ChangePort { from, to } if from.vlan != to.vlan => self.ports.get(&to.name),
+                _ => None,
+            })
+            .map(|running| running.index)
+            .collect();
+        if !moved.is_empty() {
+            self.crew.settle();
+            self.fdb.flush(|entry| entry.kind == Kind::Learned && moved.contains(&entry.port));
+        }
     }
 
     /// Gives every configured bridge an index, and forgets those of bridges that are gone.
@@ -310,22 +354,28 @@ impl State {
         if let Some(running) = self.ports.get_mut(&config.name) {
             self.fdb.remove_port(running.index);
             (running.config, running.state) = (config, state);
+            running.backoff = Backoff::default();
             return;
         }
         let taken: HashSet<u16> = self.ports.values().map(|port| port.index).collect();
         let index = (0..self.limits.ports as u16).find(|index| !taken.contains(index)).unwrap_or(0);
-        let base = self.used.remove(&index).unwrap_or_default();
+        let base = PortTotals::of(self.crew.counters(), index);
         let name = config.name.clone();
-        self.ports.insert(name, Running { config, index, base, state, queues: Vec::new() });
+        let running = Running {
+            config,
+            index,
+            base,
+            incarnation: Incarnation::default(),
+            state,
+            backoff: Backoff::default(),
+            queues: Vec::new(),
+        };
+        self.ports.insert(name, running);
     }
 
     fn change_in_place(&mut self, from: &schema::Port, to: &schema::Port) {
         let Some(running) = self.ports.get_mut(&to.name) else { return };
         running.config = to.clone();
-        let index = running.index;
-        if from.vlan != to.vlan {
-            self.fdb.flush(|entry| entry.port == index && entry.kind == Kind::Learned);
-        }
         if from.workers != to.workers {
             self.move_to_configured(&to.name);
         }
@@ -339,6 +389,8 @@ impl State {
         for name in names {
             let Some(running) = self.ports.get_mut(name) else { continue };
             let PortState::Open(port) = &mut running.state else { continue };
+            self.openings += 1;
+            running.incarnation = Incarnation(self.openings);
             for (worker, tx) in ports::outlets(port.take_tx(), workers).into_iter().enumerate() {
                 self.crew.tell(worker, Command::AddOutlet { port: running.index, tx });
             }
@@ -349,7 +401,13 @@ impl State {
             let worker = self.worker_for(&name, number);
             let Some(running) = self.ports.get_mut(&name) else { continue };
             let load = std::sync::Arc::default();
-            let queue = Queue { port: running.index, number, rx, load: std::sync::Arc::clone(&load) };
+            let queue = Queue {
+                port: running.index,
+                incarnation: running.incarnation,
+                number,
+                rx,
+                load: std::sync::Arc::clone(&load),
+            };
             let pinned = !running.config.workers.is_empty();
             running.queues.push(ports::Served { number, worker, pinned, load, base_cycles: 0 });
             self.crew.tell(worker, Command::AddQueue(queue));
@@ -409,6 +467,15 @@ const RAISE: &str = "raise the limit in the configuration and restart vswitchd";
 
 fn limit(object: &str, cause: String, fix: impl Into<String>) -> ApplyError {
     ApplyError { object: object.into(), cause: Cause::Limit { cause, fix: fix.into() } }
+}
+
+/// The port that a step opens, closes or changes.
+fn touched(step: &Step) -> Option<&schema::Port> {
+    match step {
+        Step::AddPort { port, .. } | Step::DeletePort { port, .. } => Some(port),
+        Step::ReopenPort { to: port, .. } | Step::ChangePort { to: port, .. } => Some(port),
+        _ => None,
+    }
 }
 
 fn deleted(step: &Step) -> Option<&schema::Port> {

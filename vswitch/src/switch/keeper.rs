@@ -1,7 +1,7 @@
 //! The keeper: the thread that looks after a running switch.
 //!
-//! It takes ports down that workers report as failed or whose devices it finds gone, tries again and again
-//! to open ports that are down, and ages the FDB, a piece at a time.
+//! It takes ports down that workers report as failed or whose devices it finds gone, has ports that are down
+//! opened again by [`attempts`](super::attempts), and ages the FDB, a piece at a time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -9,16 +9,19 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use control::schema::PortName;
+use control::schema::{self, PortName};
 use pmd::Fate;
 
+use super::apply::in_the_way;
+use super::attempts::Attempt;
+use super::ports::PortState;
 use super::{State, Switch};
+use crate::tables::fdb::Kind;
 use crate::worker::Event;
+use crate::worker::queue::Incarnation;
 
 /// How often the keeper looks round.
 const ROUND: Duration = Duration::from_millis(100);
-/// How often a port that is down is tried again.
-const RETRY: Duration = Duration::from_millis(500);
 /// Rounds in which the whole FDB is swept once: an entry leaves at most a second late.
 const SWEEP_ROUNDS: u32 = 10;
 
@@ -34,7 +37,6 @@ pub(super) fn start(
     let keep = move || {
         let mut place = 0;
         let mut round = 0;
-        let mut tried = Instant::now();
         while !stopping.load(Ordering::Acquire) {
             let event = match events.recv_timeout(ROUND) {
                 Ok(event) => Some(event),
@@ -43,69 +45,102 @@ pub(super) fn start(
             };
             let Some(switch) = switch.upgrade() else { return };
             let mut state = switch.lock();
-            if let Some(Event::Fault { port, fault }) = event {
-                state.take_down(port, &fault.reason);
+            if let Some(Event::Fault { port, incarnation, fault }) = event {
+                state.take_down(port, incarnation, &fault.reason);
                 continue;
             }
             place = state.sweep(place);
             state.look(round % LOOK_ROUNDS);
             round += 1;
-            if tried.elapsed() >= RETRY {
-                tried = Instant::now();
-                state.bring_up();
-            }
+            state.take_outcomes(|_| false, Instant::now());
+            state.bring_up();
         }
     };
     std::thread::Builder::new().name("keeper".into()).spawn(keep).ok()
 }
 
 impl State {
-    /// A port's device failed: out of use with it, and the reason noted.
-    fn take_down(&mut self, index: u16, reason: &str) {
-        let Some(name) = self.port(index).map(|port| port.config.name.clone()) else { return };
+    /// A port's device failed: out of use with it, and the reason noted. Nothing is done if that opening of the
+    /// port is over: more than one queue reports it, and a report may come late.
+    fn take_down(&mut self, index: u16, incarnation: Incarnation, reason: &str) {
+        let failed = self.port(index).filter(|port| port.incarnation == incarnation && port.open().is_some());
+        let Some(name) = failed.map(|port| port.config.name.clone()) else { return };
         self.detach(std::slice::from_ref(&name));
         if let Some(running) = self.ports.get_mut(&name) {
-            if running.open().is_none() {
-                return; // reported by more than one queue
-            }
+            running.backoff.failed(self.clock.now_ns());
             eprintln!("vswitchd: port \"{name}\" is down: {reason}");
             running.close(Fate::Leave, reason);
         }
-        self.fdb.flush(|entry| entry.port == index && entry.kind == crate::tables::fdb::Kind::Learned);
+        self.fdb.flush(|entry| entry.port == index && entry.kind == Kind::Learned);
         self.publish();
     }
 
     /// Looks at a share of the open ports: not every device that is deleted wakes a queue, and a namespace that is
     /// deleted while we hold a device in it wakes none.
     fn look(&mut self, share: usize) {
-        let gone: Vec<(u16, String)> = self
+        let gone: Vec<(u16, Incarnation, String)> = self
             .ports
             .values()
             .skip(share)
             .step_by(LOOK_ROUNDS)
             .filter_map(|port| {
                 let link = port.open()?.link();
-                link.gone.then_some((port.index, link.reason))
+                link.gone.then_some((port.index, port.incarnation, link.reason))
             })
             .collect();
-        for (index, reason) in gone {
-            self.take_down(index, &reason);
+        for (index, incarnation, reason) in gone {
+            self.take_down(index, incarnation, &reason);
         }
     }
 
-    /// Tries to open every port that is down.
+    /// Begins to open every port that is down and whose time has come.
     fn bring_up(&mut self) {
-        let down: Vec<PortName> = self
-            .ports
-            .values()
-            .filter(|port| port.open().is_none())
-            .map(|port| port.config.name.clone())
-            .collect();
-        if !down.is_empty() && self.attach_again(&down) > 0 {
-            for name in down.iter().filter(|name| self.ports.get(*name).is_some_and(|p| p.open().is_some())) {
-                eprintln!("vswitchd: port \"{name}\" is up again");
+        let now_ns = self.clock.now_ns();
+        let workers = self.crew.members().len();
+        for port in self.ports.values() {
+            if port.open().is_none() && port.backoff.is_due(now_ns) {
+                let (opener, arena) = (self.opener.clone(), self.arena.clone());
+                self.attempts.begin(&port.config, Box::new(move |config| opener(config, &arena, workers)));
             }
         }
+    }
+
+    /// Takes the outcomes of attempts that have ended; waits until `deadline` for those that `matter`.
+    pub(super) fn take_outcomes(&mut self, matters: impl Fn(&schema::Port) -> bool, deadline: Instant) {
+        let mut up = Vec::new();
+        while let Some(attempt) = self.attempts.next(&matters, deadline) {
+            up.extend(self.take_outcome(attempt));
+        }
+        if !up.is_empty() {
+            self.attach(&up);
+        }
+    }
+
+    /// Gives the port's name if it is open now, to be attached.
+    fn take_outcome(&mut self, Attempt { config, outcome }: Attempt) -> Option<PortName> {
+        let now_ns = self.clock.now_ns();
+        let running = self.ports.get_mut(&config.name);
+        match (running.filter(|port| port.open().is_none() && port.config == config), outcome) {
+            (Some(running), Ok(port)) => {
+                running.state = PortState::Open(port);
+                eprintln!("vswitchd: port \"{}\" is up again", config.name);
+                return Some(config.name);
+            }
+            (Some(running), Err(reason)) => {
+                running.state = PortState::Down(reason);
+                running.backoff.failed(now_ns);
+            }
+            // It was changed or deleted meanwhile. What a port of now has, or wants to have, stays.
+            (None, Ok(port)) => {
+                if !self.ports.values().any(|running| in_the_way(&running.config, &config))
+                    && let Err(fault) = port.close(Fate::Remove)
+                {
+                    eprintln!("vswitchd: port \"{}\": {fault}", config.name);
+                }
+            }
+            (None, Err(_)) => {}
+        }
+        None
     }
 
     fn sweep(&mut self, place: u32) -> u32 {

@@ -6,11 +6,14 @@
 //! new [snapshot](crate::snapshot).
 
 mod apply;
+mod attempts;
 mod compile;
 mod keeper;
 mod placement;
 mod ports;
 mod report;
+#[cfg(test)]
+mod tests;
 pub mod tracing;
 mod workers;
 
@@ -18,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use control::schema::{self, BridgeName, Config, PortName};
 use hashbrown::HashMap;
@@ -26,11 +29,11 @@ use pmd::clock::{Clock, Monotonic};
 use pmd::{Arena, Fate};
 
 pub use self::apply::{ApplyError, Cause};
-use self::ports::Running;
+use self::attempts::Attempts;
+use self::ports::{Opener, Running};
 use self::workers::Crew;
 use crate::snapshot::Snapshot;
 use crate::tables::fdb::{Fdb, Size};
-use crate::telemetry::counters::PortTotals;
 
 /// Most bridges of one switch.
 const BRIDGES: usize = 4096;
@@ -74,8 +77,10 @@ pub(crate) struct State {
     ports: BTreeMap<PortName, Running>,
     /// Bridge indices.
     bridges: HashMap<BridgeName, u16>,
-    /// Totals of port indices whose port is gone; the next port of the index counts from there.
-    used: HashMap<u16, PortTotals>,
+    opener: Opener,
+    /// How often ports were opened: the number of the latest opening.
+    openings: u64,
+    attempts: Attempts,
     crew: Crew,
     arena: Arena,
     fdb: Arc<Fdb>,
@@ -90,6 +95,16 @@ impl Switch {
     /// # Errors
     /// No memory, a CPU that is not there, and, with [`AtStart::Refuse`], a port that cannot be opened.
     pub fn start(config: Config, at_start: AtStart, seed: u64) -> Result<Arc<Switch>, StartError> {
+        Switch::start_with(Arc::new(ports::open), config, at_start, seed)
+    }
+
+    /// [`Switch::start`] with another way to open ports.
+    fn start_with(
+        opener: Opener,
+        config: Config,
+        at_start: AtStart,
+        seed: u64,
+    ) -> Result<Arc<Switch>, StartError> {
         let limits = config.limits.clone();
         let huge = match config.switch.huge_pages {
             schema::HugePages::Auto => pmd::HugePages::Auto,
@@ -110,7 +125,9 @@ impl Switch {
             previous: None,
             ports: BTreeMap::new(),
             bridges: HashMap::new(),
-            used: HashMap::new(),
+            opener,
+            openings: 0,
+            attempts: Attempts::new(),
             crew,
             arena,
             fdb,
@@ -124,7 +141,7 @@ impl Switch {
             stopping: stopping.clone(),
             keeper: Mutex::default(),
         });
-        switch.lock().apply(config, at_start)?;
+        switch.lock().apply(config, at_start, || Ok::<_, ApplyError>(()))?;
         switch.lock().previous = None;
         let keeper = keeper::start(Arc::downgrade(&switch), reports, stopping);
         *switch.keeper.lock().unwrap_or_else(PoisonError::into_inner) = keeper;
@@ -135,12 +152,17 @@ impl Switch {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes `config` the desired state, wholly or not at all; says what was done.
+    /// Makes `config` the desired state, wholly or not at all; says what was done. `save` is called when all
+    /// else that can fail has succeeded, and nothing is changed if it fails.
     ///
     /// # Errors
     /// What could not be done. The running state is as it was before.
-    pub fn apply(&self, config: Config) -> Result<Vec<String>, ApplyError> {
-        self.lock().apply(config, AtStart::Refuse)
+    pub fn apply<E: From<ApplyError>>(
+        &self,
+        config: Config,
+        save: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Vec<String>, E> {
+        self.lock().apply(config, AtStart::Refuse, save)
     }
 
     /// The desired state.
@@ -163,6 +185,7 @@ impl Switch {
             let _ = keeper.join();
         }
         let mut state = self.lock();
+        state.take_outcomes(|_| true, Instant::now() + attempts::GRACE);
         let names: Vec<_> = state.ports.keys().cloned().collect();
         state.detach(&names);
         state.crew.stop();

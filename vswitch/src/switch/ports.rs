@@ -7,10 +7,17 @@ use pmd::netdev::address::Network;
 use pmd::netdev::{Links, Netns, Settings};
 use pmd::{Arena, Fate, Port, RxQueue, TxQueue, afxdp, null, packet, pcap, tap, veth};
 
+use super::attempts::Backoff;
 use crate::telemetry::counters::PortTotals;
 use crate::worker::mailbox::Retired;
 use crate::worker::outlet::Tx;
-use crate::worker::queue::QueueLoad;
+use crate::worker::queue::{Incarnation, QueueLoad};
+
+/// How ports are opened: [`open`], or what a test has in its place.
+pub type Opener = Arc<dyn Fn(&schema::Port, &Arena, usize) -> Result<Box<dyn Port>, String> + Send + Sync>;
+
+/// How one port is opened, with all that it takes.
+pub type Opening = Box<dyn FnOnce(&schema::Port) -> Result<Box<dyn Port>, String> + Send>;
 
 /// A configured port.
 pub struct Running {
@@ -20,8 +27,12 @@ pub struct Running {
     pub index: u16,
     /// What the index's counters said when the port got it.
     pub base: PortTotals,
+    /// Which opening that is.
+    pub incarnation: Incarnation,
     /// Open, or why not.
     pub state: PortState,
+    /// When it is tried again, if it is down.
+    pub backoff: Backoff,
     /// Its rx queues that workers serve.
     pub queues: Vec<Served>,
 }

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use control::schema::Limits;
 use core_affinity::CoreId;
@@ -15,6 +16,9 @@ use crate::tables::fdb::Fdb;
 use crate::telemetry::counters::WorkerCounters;
 use crate::worker::mailbox::{Command, Mailbox, Retired};
 use crate::worker::{Event, Parts, Worker};
+
+/// How long a change waits for workers to come to it, which takes them a burst.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// Why there is no worker.
 #[derive(Debug, thiserror::Error)]
@@ -153,6 +157,27 @@ impl Crew {
                 answer.recv().ok()
             })
             .collect()
+    }
+
+    /// Waits until every worker has done all that it was told: it uses the configuration that was published
+    /// last, and has no frame under way that it decided by an older one.
+    pub fn settle(&self) {
+        let (reply, settled) = channel();
+        for member in &self.members {
+            member.mailbox.send(Command::Settle { reply: reply.clone() });
+        }
+        drop(reply);
+        let deadline = Instant::now() + SETTLED;
+        for _ in &self.members {
+            match settled.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(()) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    eprintln!("vswitchd: a worker has not answered for {} s", SETTLED.as_secs());
+                    return;
+                }
+            }
+        }
     }
 
     /// Ends the workers and waits for them.

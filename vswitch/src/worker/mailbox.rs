@@ -6,7 +6,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::mpsc::Sender;
 
 use crossbeam::queue::ArrayQueue;
@@ -46,6 +46,11 @@ pub enum Command {
         number: u16,
         /// Where it goes; nothing if it is not here.
         reply: Sender<Option<Queue>>,
+    },
+    /// Say that all that came before this is done, and no frame is under way that was decided before it.
+    Settle {
+        /// The answer.
+        reply: Sender<()>,
     },
     /// Set the load counters to zero.
     ResetLoad,
@@ -99,16 +104,22 @@ impl Mailbox {
         Ok(Mailbox { queue: ArrayQueue::new(CAPACITY), bell, stopped: AtomicBool::new(false) })
     }
 
-    /// Leaves a command. Waits while the mailbox is full; drops the command if the worker has ended.
+    /// Leaves a command. Waits while the mailbox is full. If the worker has ended, or ends before it comes to
+    /// it, the command is dropped, and with it the channel of the answer: whoever waits there is told.
     pub fn send(&self, command: Command) {
         let mut command = command;
         while let Err(back) = self.queue.push(command) {
-            if self.stopped.load(std::sync::atomic::Ordering::Acquire) {
+            if self.stopped.load(Ordering::SeqCst) {
                 return;
             }
             command = back;
             self.ring();
             std::thread::yield_now();
+        }
+        // Either this sees that the worker has ended, or the worker's last look sees the command.
+        fence(Ordering::SeqCst);
+        if self.stopped.load(Ordering::SeqCst) {
+            self.clear();
         }
         self.ring();
     }
@@ -132,7 +143,12 @@ impl Mailbox {
 
     /// The worker has ended: what is still in the queue, and what comes, is dropped.
     pub(super) fn close(&self) {
-        self.stopped.store(true, std::sync::atomic::Ordering::Release);
+        self.stopped.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.clear();
+    }
+
+    fn clear(&self) {
         while self.queue.pop().is_some() {}
     }
 
@@ -145,5 +161,38 @@ impl Mailbox {
     pub(super) fn hush(&self) {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.bell, &mut count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn who_asks_a_worker_that_has_ended_is_told() {
+        let ask = |mailbox: &Mailbox| {
+            let (reply, answer) = channel();
+            mailbox.send(Command::Settle { reply });
+            answer
+        };
+        let is_told = |answer: Receiver<()>| {
+            answer.recv_timeout(Duration::from_secs(10)) == Err(RecvTimeoutError::Disconnected)
+        };
+        let mailbox = Mailbox::new().unwrap();
+        let before = ask(&mailbox);
+        mailbox.close();
+        assert!(is_told(before) && is_told(ask(&mailbox)));
+        // At the same time, in whatever order.
+        for round in 0..1000 {
+            let mailbox = Mailbox::new().unwrap();
+            let answer = std::thread::scope(|scope| {
+                scope.spawn(|| mailbox.close());
+                ask(&mailbox)
+            });
+            assert!(is_told(answer), "round {round}");
+        }
     }
 }

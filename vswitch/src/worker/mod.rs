@@ -25,7 +25,7 @@ use self::burst::Decider;
 use self::events::Events;
 use self::mailbox::{Command, Mailbox, Retired};
 use self::outlet::Outlets;
-use self::queue::Queue;
+use self::queue::{Incarnation, Queue};
 use self::queues::Queues;
 use crate::snapshot::Snapshot;
 use crate::tables::fdb::Fdb;
@@ -48,6 +48,8 @@ pub enum Event {
     Fault {
         /// The port.
         port: u16,
+        /// Its opening: the index may belong to another port by now.
+        incarnation: Incarnation,
         /// Why.
         fault: Fault,
     },
@@ -195,9 +197,9 @@ impl Worker {
                 frames
             }
             Err(fault) => {
-                if let Some(port) = self.queues.fail(slot) {
+                if let Some(&Queue { port, incarnation, .. }) = self.queues.fail(slot) {
                     // Nobody listens only when the switch is going down.
-                    let _ = self.report.send(Event::Fault { port, fault });
+                    let _ = self.report.send(Event::Fault { port, incarnation, fault });
                 }
                 0
             }
@@ -235,6 +237,9 @@ impl Worker {
                     let slot = self.queues.find(port, number);
                     let _ = reply.send(slot.and_then(|slot| self.queues.remove(slot)));
                 }
+                Command::Settle { reply } => {
+                    let _ = reply.send(());
+                }
                 Command::ResetLoad => {
                     for counter in [
                         &self.counters.load.frames,
@@ -269,10 +274,10 @@ impl Worker {
     }
 
     fn add_queue(&mut self, queue: Queue) {
-        let port = queue.port;
+        let Queue { port, incarnation, .. } = queue;
         if let Err((queue, fault)) = self.queues.add(queue) {
             self.queues.keep_faulty(queue);
-            let _ = self.report.send(Event::Fault { port, fault });
+            let _ = self.report.send(Event::Fault { port, incarnation, fault });
         }
     }
 

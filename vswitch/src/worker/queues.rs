@@ -198,12 +198,11 @@ impl Queues {
         Some(queue)
     }
 
-    /// A queue failed: it is not asked any more. Gives its port.
-    pub(super) fn fail(&mut self, slot: usize) -> Option<u16> {
+    /// A queue failed: it is not asked any more. Gives it.
+    pub(super) fn fail(&mut self, slot: usize) -> Option<&Queue> {
         let queue = self.remove(slot)?;
-        let port = queue.port;
         self.faulty.push(queue);
-        Some(port)
+        self.faulty.last()
     }
 
     /// Keeps a queue that could not be taken on until its port is removed.

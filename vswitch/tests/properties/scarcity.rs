@@ -71,7 +71,7 @@ fn ports_that_are_unplugged_or_removed_take_nothing_with_them() {
             lab.run();
             assert!(lab.is_conserved(), "seed {seed}, frame {number}");
         }
-        while let Some(Report::Fault { port, fault }) = lab.event() {
+        while let Some(Report::Fault { port, fault, .. }) = lab.event() {
             assert_eq!((port, fault.reason.as_str()), (0, "unplugged"));
             gone.retain(|gone| *gone != port);
         }

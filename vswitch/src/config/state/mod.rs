@@ -6,7 +6,8 @@
 //! (`document`): a damaged one is never believed, the other is used then and the log says so.
 //!
 //! Saving has two halves, so that the running switch and the disk agree: [`Store::prepare`] does all that
-//! can fail for want of space or rights; then the switch changes; [`Store::commit`] only renames.
+//! can fail for want of space or rights; then the switch opens what it needs; [`Store::commit`] only renames;
+//! then the switch changes.
 //!
 //! At start ([`Store::load`]) the file given by `--config` holds if there is no stored state or if the file
 //! is not the one that was applied last; otherwise the stored state, with its later edits, comes back.
@@ -303,10 +304,10 @@ impl Store {
     /// Makes a prepared state the valid one; the one that was becomes the previous one.
     ///
     /// # Errors
-    /// [`StateError::System`]; which of the two is valid is then what the directory holds.
+    /// [`StateError::System`]; the valid state is what it was.
     pub fn commit(&mut self, mut pending: Pending) -> Result<(), StateError> {
         let current = self.dir.join(CURRENT);
-        let Some(stored) = pending.stored.take() else { return Ok(()) };
+        let Some(stored) = &pending.stored else { return Ok(()) };
         // A state that was damaged or that is the same replaces no good previous one.
         if self.current.as_ref().is_some_and(|current| current.config != stored.config) {
             let (link, previous) = (self.dir.join(LINK), self.dir.join(PREVIOUS));
@@ -318,9 +319,15 @@ impl Store {
             rename(&link, &previous)?;
         }
         rename(&pending.path, &current)?;
-        self.current = Some(stored);
-        let dir = File::open(&self.dir).and_then(|dir| dir.sync_all());
-        dir.map_err(|error| StateError::System { call: "fsync", path: self.dir.clone(), error })
+        self.current = pending.stored.take();
+        // It is the valid one already, for every restart but that after a power cut.
+        if let Err(error) = File::open(&self.dir).and_then(|dir| dir.sync_all()) {
+            let dir = self.dir.display();
+            eprintln!(
+                "vswitchd: fsync {dir}: {error}: the change may be lost if the machine loses power now"
+            );
+        }
+        Ok(())
     }
 
     /// [`Store::prepare`] and [`Store::commit`] in one.

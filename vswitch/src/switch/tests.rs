@@ -1,0 +1,424 @@
+//! The switch on ports that a test plays: real workers, and drivers that do what they are told.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU32;
+use std::sync::mpsc::{Receiver, Sender};
+
+use pmd::{
+    Arena, BATCH, Batch, Burst, Fault, Features, Link, Pool, Port, RxMemory, RxQueue, Source, TxQueue,
+    TxReport, arena::HEADROOM,
+};
+
+use super::*;
+use crate::worker::mailbox::Mailbox;
+
+/// How long something may take that takes no time.
+const SOON: Duration = Duration::from_secs(10);
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+/// What a queue hands up when it is asked.
+type Play = Box<dyn FnMut() -> Result<Vec<Vec<u8>>, Fault> + Send>;
+
+/// A port that a test plays.
+struct Puppet {
+    rx: Option<Rx>,
+    tx: Option<Tx>,
+    closed: Sender<Fate>,
+}
+
+struct Rx(Play);
+
+/// Sends everything, and says when it is dropped.
+struct Tx(Box<dyn FnMut() + Send>);
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+impl RxQueue for Rx {
+    fn source(&self) -> Source<'_> {
+        Source::Polled
+    }
+
+    fn receive<'q>(
+        &'q mut self,
+        memory: &'q mut RxMemory,
+        _pool: &mut Pool,
+        _limit: usize,
+    ) -> Result<Batch<'q>, Fault> {
+        let (mut batch, mut scratch) = memory.lend();
+        for frame in (self.0)()? {
+            let place = scratch.take(HEADROOM + frame.len());
+            place[HEADROOM..].copy_from_slice(&frame);
+            batch.push_private(place, HEADROOM, pmd::Offload::NONE);
+        }
+        Ok(batch)
+    }
+}
+
+impl TxQueue for Tx {
+    fn transmit(&mut self, burst: &mut Burst<'_, '_>, _pool: &mut Pool) -> TxReport {
+        TxReport { sent: burst.len() as u32, ..TxReport::default() }
+    }
+}
+
+impl Port for Puppet {
+    fn kind(&self) -> &'static str {
+        "puppet"
+    }
+
+    fn mode(&self) -> &str {
+        ""
+    }
+
+    fn mac(&self) -> Option<[u8; 6]> {
+        None
+    }
+
+    fn mtu(&self) -> u32 {
+        1500
+    }
+
+    fn features(&self) -> Features {
+        Features::NONE
+    }
+
+    fn link(&self) -> Link {
+        Link::up()
+    }
+
+    fn take_rx(&mut self) -> Vec<Box<dyn RxQueue>> {
+        self.rx.take().into_iter().map(|rx| Box::new(rx) as Box<dyn RxQueue>).collect()
+    }
+
+    fn take_tx(&mut self) -> Vec<Box<dyn TxQueue>> {
+        self.tx.take().into_iter().map(|tx| Box::new(tx) as Box<dyn TxQueue>).collect()
+    }
+
+    fn close(self: Box<Self>, fate: Fate) -> Result<(), Fault> {
+        let _ = self.closed.send(fate);
+        Ok(())
+    }
+}
+
+type Cue<T> = Box<dyn Fn() -> T + Send + Sync>;
+
+/// How the ports of a test are opened, by name.
+#[derive(Default)]
+struct Stage {
+    plays: HashMap<&'static str, Cue<Play>>,
+    /// What is done when the tx queue is dropped.
+    dropped: HashMap<&'static str, Cue<()>>,
+    /// What opening a port waits for, and then ends with if that is a failure.
+    openings: HashMap<&'static str, Cue<Result<(), String>>>,
+    /// How often each port was opened.
+    opened: Mutex<HashMap<String, u32>>,
+    closed: Mutex<HashMap<String, Receiver<Fate>>>,
+}
+
+impl Stage {
+    fn open(self: &Arc<Stage>, port: &schema::Port) -> Result<Box<dyn Port>, String> {
+        let name = port.name.as_str();
+        if let Some(opening) = self.openings.get(name) {
+            opening()?;
+        }
+        *self.opened.lock().unwrap().entry(name.into()).or_default() += 1;
+        let (closed, fates) = std::sync::mpsc::channel();
+        self.closed.lock().unwrap().insert(name.into(), fates);
+        let play = self.plays.get(name).map_or(Box::new(|| Ok(Vec::new())) as Play, |play| play());
+        let (stage, owned) = (self.clone(), name.to_owned());
+        let dropped = move || {
+            if let Some(dropped) = stage.dropped.get(owned.as_str()) {
+                dropped();
+            }
+        };
+        Ok(Box::new(Puppet { rx: Some(Rx(play)), tx: Some(Tx(Box::new(dropped))), closed }))
+    }
+
+    fn start(self: &Arc<Stage>, config: Config, at_start: AtStart) -> Arc<Switch> {
+        let stage = self.clone();
+        let opener = move |port: &schema::Port, _: &Arena, _: usize| stage.open(port);
+        Switch::start_with(Arc::new(opener), config, at_start, 1).unwrap()
+    }
+
+    fn opened(&self, port: &str) -> u32 {
+        self.opened.lock().unwrap().get(port).copied().unwrap_or(0)
+    }
+
+    /// The fates with which the latest opening of a port was closed.
+    fn fates(&self, port: &str) -> Vec<Fate> {
+        self.closed.lock().unwrap().get(port).into_iter().flat_map(Receiver::try_iter).collect()
+    }
+}
+
+/// A configuration of one bridge with these ports, each a name and further keys.
+fn config(ports: &[(&str, &str)]) -> Config {
+    let head = "[switch]\nworkers = [0]\n[limits]\nframes = 1024\nports = 8\n[[bridge]]\nname = \"blue\"\n";
+    let port = |(name, keys): &(&str, &str)| {
+        format!("[[port]]\nname = \"{name}\"\nbridge = \"blue\"\ntype = \"null\"\n{keys}\n")
+    };
+    Config::parse(&(head.to_owned() + &ports.iter().map(port).collect::<String>()), "test").unwrap()
+}
+
+fn apply(switch: &Switch, config: Config) -> Result<Vec<String>, ApplyError> {
+    switch.apply(config, || Ok(()))
+}
+
+fn is_up(switch: &Switch, port: &str) -> bool {
+    row(switch, port).state == control::api::UpDown::Up
+}
+
+fn row(switch: &Switch, port: &str) -> control::api::PortRow {
+    switch.ports().into_iter().find(|row| row.name.as_str() == port).unwrap()
+}
+
+/// A broadcast frame of station `number`.
+fn frame(number: u8) -> Vec<u8> {
+    let mut frame = vec![0xff; 60];
+    frame[6..14].copy_from_slice(&[2, 0, 0, 0, 0, number, 0x88, 0xb5]);
+    frame
+}
+
+/// A queue that stops its worker in the middle of a turn, and lets it go with frames.
+#[derive(Clone)]
+struct Gate(Arc<GateState>);
+
+struct GateState {
+    is_shut: AtomicBool,
+    entered: AtomicBool,
+    frames: Mutex<Option<Vec<Vec<u8>>>>,
+}
+
+impl Gate {
+    fn new() -> Gate {
+        let (is_shut, entered) = (AtomicBool::new(false), AtomicBool::new(false));
+        Gate(Arc::new(GateState { is_shut, entered, frames: Mutex::default() }))
+    }
+
+    fn play(&self) -> Play {
+        let gate = self.0.clone();
+        Box::new(move || {
+            if !gate.is_shut.load(Ordering::SeqCst) {
+                return Ok(Vec::new());
+            }
+            gate.entered.store(true, Ordering::SeqCst);
+            let mut frames = None;
+            wait_until("the gate is opened again", || {
+                frames = gate.frames.lock().unwrap().take();
+                frames.is_some()
+            });
+            Ok(frames.unwrap_or_default())
+        })
+    }
+
+    /// Returns when the worker stands before it.
+    fn shut(&self) {
+        self.0.is_shut.store(true, Ordering::SeqCst);
+        wait_until("the worker comes to the gate", || self.0.entered.load(Ordering::SeqCst));
+    }
+
+    fn open(&self, frames: Vec<Vec<u8>>) {
+        self.0.is_shut.store(false, Ordering::SeqCst);
+        *self.0.frames.lock().unwrap() = Some(frames);
+    }
+}
+
+fn mailbox(switch: &Switch) -> Arc<Mailbox> {
+    switch.lock().crew.members()[0].mailbox.clone()
+}
+
+/// A frame that is under way while the configuration changes is decided by the old one.
+#[test]
+fn nothing_is_learned_by_a_vlan_that_a_port_has_left() {
+    let gate = Gate::new();
+    let mut stage = Stage::default();
+    let played = gate.clone();
+    stage.plays.insert("a", Box::new(move || played.play()));
+    let switch = Arc::new(stage).start(config(&[("a", "vlan = 10"), ("b", "vlan = 10")]), AtStart::Refuse);
+    let mailbox = mailbox(&switch);
+    gate.shut();
+    std::thread::scope(|scope| {
+        let change = scope.spawn(|| apply(&switch, config(&[("a", "vlan = 20"), ("b", "vlan = 10")])));
+        wait_until("the worker is told", || !mailbox.is_empty());
+        gate.open(vec![frame(1)]);
+        change.join().unwrap().unwrap();
+    });
+    wait_until("the frame is counted", || row(&switch, "a").rx_frames == 1);
+    assert!(switch.fdb().is_empty(), "{:?}", switch.fdb());
+}
+
+#[test]
+fn a_fault_of_a_port_that_is_gone_is_none_of_the_next_one() {
+    let (failing, asked) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let mut stage = Stage::default();
+    for (bit, name) in [(1, "a"), (2, "d")] {
+        let (failing, asked) = (failing.clone(), asked.clone());
+        let play = move || {
+            let (failing, asked) = (failing.clone(), asked.clone());
+            Box::new(move || {
+                if failing.load(Ordering::SeqCst) & bit == 0 {
+                    return Ok(Vec::new());
+                }
+                asked.fetch_or(bit, Ordering::SeqCst);
+                Err(Fault::new("as told"))
+            }) as Play
+        };
+        stage.plays.insert(name, Box::new(play));
+    }
+    let stage = Arc::new(stage);
+    let switch = stage.start(config(&[("a", ""), ("d", "")]), AtStart::Refuse);
+    {
+        // The keeper hears of the fault when the port is another already.
+        let mut state = switch.lock();
+        let index = |state: &State, name| {
+            state.ports.values().find(|port| port.config.name.as_str() == name).map(|port| port.index)
+        };
+        let before = index(&state, "a");
+        failing.store(1, Ordering::SeqCst);
+        wait_until("the worker meets the fault", || asked.load(Ordering::SeqCst) & 1 != 0);
+        state.crew.settle();
+        let wanted = config(&[("c", ""), ("d", "")]);
+        state.apply(wanted, AtStart::Refuse, || Ok::<_, ApplyError>(())).unwrap();
+        assert!(before.is_some() && index(&state, "c") == before, "the next owner of the index");
+    }
+    // Faults come one after the other: with this one the first has been heard.
+    failing.store(2, Ordering::SeqCst);
+    wait_until("the other port is down", || !is_up(&switch, "d") || stage.opened("d") > 1);
+    assert!(is_up(&switch, "c"));
+    assert_eq!(stage.opened("c"), 1);
+}
+
+#[test]
+fn drops_on_the_way_to_a_port_that_goes_are_not_those_of_the_next() {
+    let gate = Gate::new();
+    let mut stage = Stage::default();
+    let played = gate.clone();
+    stage.plays.insert("a", Box::new(move || played.play()));
+    // What the worker had of the port is dropped when the worker has forgotten the port.
+    let shutting = gate.clone();
+    stage.dropped.insert("b", Box::new(move || shutting.shut()));
+    let switch = Arc::new(stage).start(config(&[("a", ""), ("b", "")]), AtStart::Refuse);
+    let mailbox = mailbox(&switch);
+    std::thread::scope(|scope| {
+        let change = scope.spawn(|| apply(&switch, config(&[("a", ""), ("c", "")])));
+        wait_until("the worker comes to the gate", || gate.0.entered.load(Ordering::SeqCst));
+        wait_until("the worker is told", || !mailbox.is_empty());
+        gate.open(vec![frame(1), frame(1)]);
+        change.join().unwrap().unwrap();
+    });
+    wait_until("the frames are counted", || row(&switch, "a").rx_frames == 2);
+    assert_eq!(switch.totals().dropped, 2, "they met a port that was gone");
+    assert!(switch.drops(None).is_empty(), "{:?}", switch.drops(None));
+}
+
+#[test]
+fn a_frame_that_the_driver_loses_is_dropped_by_name() {
+    let gate = Gate::new();
+    let mut stage = Stage::default();
+    let played = gate.clone();
+    stage.plays.insert("a", Box::new(move || played.play()));
+    let switch = Arc::new(stage).start(config(&[("a", ""), ("b", "")]), AtStart::Refuse);
+    gate.shut();
+    gate.open(vec![frame(1); BATCH + 2]);
+    wait_until("the frames are counted", || row(&switch, "a").rx_frames == BATCH as u64 + 2);
+    wait_until("none is held", || switch.totals().held == 0);
+    let drops: Vec<_> = switch.drops(None).into_iter().map(|row| (row.reason, row.frames)).collect();
+    assert_eq!(drops, [("rx-fault".to_owned(), 2)]);
+    let totals = switch.totals();
+    assert_eq!((totals.received, totals.sent, totals.dropped), (BATCH as u64 + 2, BATCH as u64, 2));
+}
+
+/// A port whose opening fails at first, and then hangs until it is told to end.
+fn hanging() -> (Arc<Stage>, Receiver<()>, Sender<Result<(), String>>) {
+    let (entered, begun) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel();
+    let (ended, tries) = (Mutex::new(ended), AtomicU32::new(0));
+    let mut stage = Stage::default();
+    let opening = move || {
+        if tries.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Err("not yet".into());
+        }
+        let _ = entered.send(());
+        ended.lock().unwrap().recv_timeout(2 * SOON).unwrap_or(Err("nobody ended it".into()))
+    };
+    stage.openings.insert("b", Box::new(opening));
+    (Arc::new(stage), begun, end)
+}
+
+#[test]
+fn a_port_that_hangs_in_opening_keeps_nobody_waiting() {
+    let (stage, begun, end) = hanging();
+    let switch = stage.start(config(&[("a", ""), ("b", "")]), AtStart::Retry);
+    begun.recv_timeout(SOON).unwrap();
+    let (answer, answered) = std::sync::mpsc::channel();
+    let asked = switch.clone();
+    let asking = std::thread::spawn(move || {
+        assert!(is_up(&asked, "a") && !is_up(&asked, "b"));
+        apply(&asked, config(&[("a", ""), ("b", ""), ("c", "")])).unwrap();
+        answer.send(()).unwrap();
+    });
+    let heard = answered.recv_timeout(SOON);
+    end.send(Ok(())).unwrap();
+    asking.join().unwrap();
+    heard.unwrap();
+    wait_until("the port is up", || is_up(&switch, "b"));
+    assert_eq!(stage.opened("b"), 1);
+    assert!(stage.fates("b").is_empty());
+}
+
+#[test]
+fn a_port_that_was_deleted_while_it_was_opened_is_removed() {
+    let (stage, begun, end) = hanging();
+    let switch = stage.start(config(&[("a", ""), ("b", "")]), AtStart::Retry);
+    begun.recv_timeout(SOON).unwrap();
+    apply(&switch, config(&[("a", "")])).unwrap();
+    end.send(Ok(())).unwrap();
+    wait_until("the port is opened", || stage.opened("b") == 1);
+    let mut fates = Vec::new();
+    wait_until("the port is closed", || {
+        fates.extend(stage.fates("b"));
+        !fates.is_empty()
+    });
+    assert_eq!(fates, [Fate::Remove]);
+    assert_eq!(switch.ports().len(), 1);
+}
+
+#[test]
+fn a_change_that_cannot_be_saved_is_not_made() {
+    let stage = Arc::new(Stage::default());
+    let before = config(&[("a", ""), ("b", ""), ("c", "vlan = 10")]);
+    let switch = stage.start(before.clone(), AtStart::Refuse);
+    let generation = switch.totals().generation;
+    let wanted = config(&[("b", "queues = 2"), ("c", "vlan = 20"), ("d", "")]);
+    let refusal = switch
+        .apply(wanted.clone(), || {
+            Err(ApplyError { object: "state".into(), cause: Cause::Open("the disk is full".into()) })
+        })
+        .unwrap_err();
+    assert_eq!(refusal.to_string(), "state: the disk is full");
+    assert_eq!(switch.config(), before);
+    assert!(switch.previous().is_none() && switch.totals().generation >= generation);
+    let names: Vec<_> = switch.ports().into_iter().map(|row| (row.name.to_string(), row.vlan)).collect();
+    assert_eq!(names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert!(["a", "b", "c"].iter().all(|port| is_up(&switch, port)));
+    assert!(names[2].1.contains("10"), "{names:?}");
+    assert_eq!((stage.fates("a"), stage.fates("d")), (vec![], vec![Fate::Remove]));
+    let mut saved = false;
+    switch
+        .apply(wanted, || {
+            saved = true;
+            Ok::<_, ApplyError>(())
+        })
+        .unwrap();
+    assert!(saved && is_up(&switch, "d"));
+    assert_eq!(stage.fates("a"), [Fate::Remove]);
+}
