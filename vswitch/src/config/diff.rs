@@ -13,7 +13,7 @@
 //!
 //! What is allocated or started once ([`RestartNeeded`]) is refused.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -21,6 +21,8 @@ use control::api::{ApiError, ErrorCode};
 use control::schema::{Bridge, Config, HugePages, Port, PortKind, PortName, StaticEntry, WorkerPlacement};
 use serde::Serialize;
 use serde_json::{Map, Value};
+
+use super::names::Names;
 
 /// Keys of `[[port]]` that change while the port's queues go on.
 const IN_PLACE: [&str; 9] =
@@ -124,18 +126,17 @@ pub fn diff(current: &Config, wanted: &Config) -> Result<Vec<Step>, RestartNeede
     let mut steps = Vec::new();
     steps.extend(lost(&current.fdb, &wanted.fdb, &ports.unsettled).map(Step::DeleteEntry));
     steps.extend(ports.deletions);
-    let old: HashMap<_, _> = current.bridges.iter().map(|bridge| (&bridge.name, bridge)).collect();
-    let new: HashSet<_> = wanted.bridges.iter().map(|bridge| &bridge.name).collect();
+    let (old, new) = (Names::of(&current.bridges), Names::of(&wanted.bridges));
     for to in &wanted.bridges {
-        match old.get(&to.name) {
+        match old.get(to.name.as_str()) {
             None => steps.push(Step::AddBridge(to.clone())),
-            Some(from) if *from == to => {}
-            Some(from) => steps.push(Step::ChangeBridge { from: Bridge::clone(from), to: to.clone() }),
+            Some(from) if from == to => {}
+            Some(from) => steps.push(Step::ChangeBridge { from: from.clone(), to: to.clone() }),
         }
     }
     steps.extend(ports.changes);
     steps.extend(ports.additions);
-    let left = current.bridges.iter().filter(|bridge| !new.contains(&bridge.name));
+    let left = current.bridges.iter().filter(|bridge| new.get(bridge.name.as_str()).is_none());
     steps.extend(left.cloned().map(Step::DeleteBridge));
     steps.extend(lost(&wanted.fdb, &current.fdb, &ports.unsettled).map(Step::AddEntry));
     Ok(steps)
@@ -199,20 +200,19 @@ struct PortSteps {
 impl PortSteps {
     fn between(current: &Config, wanted: &Config) -> PortSteps {
         let mut steps = PortSteps::default();
-        let old: HashMap<&PortName, &Port> = current.ports.iter().map(|port| (&port.name, port)).collect();
-        let new: HashMap<&PortName, &Port> = wanted.ports.iter().map(|port| (&port.name, port)).collect();
+        let (old, new) = (Names::of(&current.ports), Names::of(&wanted.ports));
         for from in &current.ports {
-            match new.get(&from.name) {
+            match new.get(from.name.as_str()) {
                 None => steps.delete(from, None),
-                Some(to) if *to == from => {}
+                Some(to) if to == from => {}
                 Some(to) => match Effort::between(from, to) {
                     Effort::InPlace => {
-                        let (from, to) = (Box::new(from.clone()), Box::new(Port::clone(to)));
+                        let (from, to) = (Box::new(from.clone()), Box::new(to.clone()));
                         steps.changes.push(Step::ChangePort { from, to });
                     }
                     Effort::Reopen => {
                         steps.unsettled.insert(from.name.clone());
-                        let (from, to) = (Box::new(from.clone()), Box::new(Port::clone(to)));
+                        let (from, to) = (Box::new(from.clone()), Box::new(to.clone()));
                         steps.changes.push(Step::ReopenPort { from, to });
                     }
                     Effort::Again => steps.delete(from, Some(to)),
@@ -220,9 +220,9 @@ impl PortSteps {
             }
         }
         for to in &wanted.ports {
-            let again = match old.get(&to.name) {
+            let again = match old.get(to.name.as_str()) {
                 None => None,
-                Some(from) if *from != to && Effort::between(from, to) == Effort::Again => Some(*from),
+                Some(from) if from != to && Effort::between(from, to) == Effort::Again => Some(from),
                 Some(_) => continue,
             };
             let again = again.map(|from| Box::new(from.clone()));

@@ -2,11 +2,12 @@
 //!
 //! [`mod@diff`] says what has to be done, as a pure function; whoever owns the ports does it. [`state`]
 //! keeps the desired state on disk and decides at start whether it or the file given by `--config` holds.
-//! [`edit`] changes one object of it. None of them knows ports, workers or frames: they speak of
+//! [`edit`] changes one object of it, and [`names`] finds objects by name. None of them knows ports, workers or frames: they speak of
 //! [`control::schema::Config`] and nothing else.
 
 pub mod diff;
 pub mod edit;
+pub mod names;
 pub mod state;
 
 pub use diff::{RestartNeeded, Step, diff, patch};

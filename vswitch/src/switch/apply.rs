@@ -16,6 +16,7 @@ use super::attempts::{Backoff, GRACE};
 use super::ports::{self, PortState, Running};
 use super::{AtStart, BRIDGES, State, placement};
 use crate::config::diff::{RestartNeeded, Step, diff};
+use crate::config::names::Names;
 use crate::tables::fdb::{Kind, MacKey};
 use crate::telemetry::counters::PortTotals;
 use crate::worker::mailbox::Command;
@@ -329,15 +330,8 @@ impl State {
 
     /// Gives every configured bridge an index, and forgets those of bridges that are gone.
     fn number_bridges(&mut self) {
-        let configured: HashSet<_> = self.config.bridges.iter().map(|bridge| bridge.name.clone()).collect();
-        let gone: Vec<_> = self
-            .bridges
-            .iter()
-            .filter(|(name, _)| !configured.contains(*name))
-            .map(|(name, i)| (name.clone(), *i))
-            .collect();
-        for (name, index) in gone {
-            self.bridges.remove(&name);
+        let configured = Names::of(&self.config.bridges);
+        for (_, index) in self.bridges.extract_if(|name, _| configured.get(name.as_str()).is_none()) {
             self.fdb.remove_bridge(index);
         }
         for bridge in &self.config.bridges {
