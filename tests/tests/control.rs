@@ -112,3 +112,43 @@ fn a_frame_too_large_for_its_way_out_is_dropped_by_name() {
     assert_conserved(&ctl);
     daemon.stop();
 }
+
+#[test]
+fn the_number_of_queues_changes_and_a_container_keeps_its_interface_where_that_can_be() {
+    let lab = Lab::new("queues");
+    let [tap, xdp, other] =
+        [("tap", Attachment::Tap), ("xdp", Attachment::VethAfxdp), ("other", Attachment::Tap)]
+            .map(|(name, kind)| lab.container(name, kind, 1500));
+    let fixed = Lab::configuration("[0, 1]", &[&other]);
+    let with = |queues: [u16; 2]| {
+        let [one, two] = queues.map(|queues| format!("queues = {queues}"));
+        format!("{fixed}{}{}", tap.port(&one), xdp.port(&two))
+    };
+    let mut daemon = lab.start(&with([2, 2]));
+    let ctl = daemon.ctl();
+    let indices = || {
+        let index = |line: String| line.split(':').next().expect("an index").to_owned();
+        [&tap, &xdp].map(|container| index(container.namespace.ip("-o link show eth0")))
+    };
+    let check = |queues: [u16; 2]| {
+        for (container, queues) in [&tap, &xdp].into_iter().zip(queues) {
+            assert_eq!(ctl.port(&container.name).expect("it is there")["queues"], queues);
+            await_ping(&container.namespace, other.v4);
+        }
+    };
+    check([2, 2]);
+    let before = indices();
+    for queues in [[1, 1], [1, 2]] {
+        ctl.json(&["apply", &lab.write("changed.toml", &with(queues))]);
+        check(queues);
+        assert_eq!(indices(), before, "an interface was made again for {queues:?} queues");
+    }
+    // What a TAP for one queue cannot have is said before it is done.
+    let more = lab.write("more.toml", &with([2, 2]));
+    let plan = ctl.text(&["apply", "--dry-run", &more]);
+    assert!(plan.contains("delete port \"tap\" to make it again: queues"), "{plan}");
+    ctl.json(&["apply", &more]);
+    check([2, 2]);
+    assert_conserved(&ctl);
+    daemon.stop();
+}
