@@ -4,16 +4,19 @@
 //! socket takes nothing away from the kernel's own stack; the device is closed to it while the port is open
 //! (see [`crate::netdev::ingress`]), and given back when the port ends.
 //!
+//! Frames of ordinary size come by a ring in shared memory, so that asking for them is no system call; longer
+//! ones by `recvmmsg`, so that their 64 KB are copied once, on the switch's core and not on the sender's.
+//!
 //! VLAN tags, which the kernel strips from a frame into a field of its own, are put back before anybody sees
 //! the frame. Several queues are several sockets in one fan-out group, one flow always on the same.
 
 mod open;
+mod ring;
 mod rx;
 mod tx;
 
-pub use open::{OpenPacket, PacketConfig, open, open_device, release};
+pub use open::{OpenPacket, OpenQueue, PacketConfig, open, open_device, release};
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::netdev::link::Change;
@@ -25,24 +28,30 @@ use crate::port::{Fate, Fault, Link, Port, RxQueue, TxQueue};
 pub struct PacketPort {
     device: Device,
     anchor: Option<Anchor>,
-    sockets: Vec<Arc<OwnedFd>>,
+    rx: Vec<Box<dyn RxQueue>>,
+    tx: Vec<Box<dyn TxQueue>>,
     closed: bool,
     raised: bool,
     features: Features,
-    taken: (bool, bool),
 }
 
 impl PacketPort {
     /// A port over what [`open`] opened; needs no privilege, but for giving the device back.
     pub fn new(open: OpenPacket) -> PacketPort {
+        let (mut rx, mut tx): (Vec<Box<dyn RxQueue>>, Vec<Box<dyn TxQueue>>) = Default::default();
+        for queue in open.queues {
+            let socket = Arc::new(queue.socket);
+            tx.push(Box::new(tx::Tx::new(socket.clone())));
+            rx.push(Box::new(rx::Rx::new(socket, queue.ring)));
+        }
         PacketPort {
             anchor: open.anchor,
             device: open.device,
-            sockets: open.sockets.into_iter().map(Arc::new).collect(),
+            rx,
+            tx,
             closed: open.closed,
             raised: open.raised,
             features: open.features,
-            taken: (false, false),
         }
     }
 
@@ -98,31 +107,34 @@ impl Port for PacketPort {
     }
 
     fn take_rx(&mut self) -> Vec<Box<dyn RxQueue>> {
-        if std::mem::replace(&mut self.taken.0, true) {
-            return Vec::new();
-        }
-        self.sockets.iter().map(|socket| Box::new(rx::Rx::new(socket.clone())) as Box<dyn RxQueue>).collect()
+        std::mem::take(&mut self.rx)
     }
 
     fn take_tx(&mut self) -> Vec<Box<dyn TxQueue>> {
-        if std::mem::replace(&mut self.taken.1, true) {
-            return Vec::new();
-        }
-        self.sockets.iter().map(|socket| Box::new(tx::Tx::new(socket.clone())) as Box<dyn TxQueue>).collect()
+        std::mem::take(&mut self.tx)
     }
 
     fn close(mut self: Box<Self>, _fate: Fate) -> Result<(), Fault> {
         // Nobody listens any more before the stack does again: no frame is answered twice.
-        self.sockets.clear();
+        self.rx.clear();
+        self.tx.clear();
         self.give_back().map_err(|error| Fault::new(error.to_string()))
     }
 }
 
 #[cfg(test)]
+#[allow(unsafe_code)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
+    use crate::arena::{Arena, HEADROOM, HugePages};
+    use crate::batch::{BATCH, RxMemory};
+    use crate::gather::{Burst, Prefixes, TxItem};
     use crate::netdev::Error;
-    use crate::netdev::testing::{Sandbox, Wire, tcp};
+    use crate::netdev::testing::{Sandbox, Wire, tcp, wait_until};
+    use crate::offload::Offload;
+    use crate::port::Source;
 
     /// Two containers, each with a veth whose other end lies in a namespace that plays the host.
     fn containers() -> Sandbox {
@@ -213,6 +225,94 @@ mod tests {
         assert!(tagged.tagged > 100 && tagged.frames - tagged.tagged < 20, "{tagged:?}");
         assert!(tagged.longest > 30_000, "{tagged:?}");
         assert_eq!((tagged.refused, tagged.report.refused, tagged.report.down), (0, 0, 0));
+    }
+
+    /// A wire of two devices in the sandbox's first namespace, both opened.
+    fn middle(sandbox: &Sandbox) -> [PacketPort; 2] {
+        sandbox.ip(0, &["link", "add", "m1", "mtu", "9000", "type", "veth", "peer", "m2", "mtu", "9000"]);
+        // No greetings (MLD, router solicitations) beside the test's own frames.
+        assert!(sandbox.exec(0, &["sysctl", "-w", "net.ipv6.conf.default.disable_ipv6=1"]).0);
+        for device in ["m1", "m2"] {
+            sandbox.ip(0, &["link", "set", device, "addrgenmode", "none"]);
+        }
+        let ports = ["m1", "m2"].map(|device| port(sandbox, device));
+        let is_up =
+            |port: &PacketPort| sandbox.ip(0, &["link", "show", &port.device.name]).contains("state UP");
+        wait_until("the wire to be up", || ports.iter().all(is_up));
+        ports
+    }
+
+    /// Sends a frame of each length, every byte behind the addresses telling its number; how many went.
+    fn send(tx: &mut dyn TxQueue, lengths: &[usize]) -> u32 {
+        let (arena, mut memory) = (Arena::new(64, HugePages::Off).unwrap(), RxMemory::new());
+        let (mut pool, prefixes, mut sent) = (arena.pool(), Prefixes::default(), 0);
+        for (number, len) in lengths.iter().enumerate() {
+            let (mut batch, mut scratch) = memory.lend();
+            let frame = scratch.take(HEADROOM + len);
+            frame[HEADROOM..].fill(number as u8);
+            frame[HEADROOM..HEADROOM + 14].copy_from_slice(b"\x02abcde\x02ABCDE\x88\xb5");
+            batch.push_private(frame, HEADROOM, Offload::NONE);
+            let items = [TxItem::exclusive(0)];
+            let mut burst = Burst::new(&mut batch, &items, &prefixes, Features::VIRTIO);
+            sent += tx.transmit(&mut burst, &mut pool).sent;
+        }
+        sent
+    }
+
+    /// Receives until nothing comes any more: length and number of each frame.
+    fn receive(rx: &mut dyn RxQueue) -> Vec<(usize, u8)> {
+        let (arena, mut memory) = (Arena::new(64, HugePages::Off).unwrap(), RxMemory::new());
+        let (mut pool, mut got) = (arena.pool(), Vec::new());
+        loop {
+            let batch = rx.receive(&mut memory, &mut pool, BATCH).unwrap();
+            if batch.is_blank() {
+                return got;
+            }
+            for i in 0..batch.len() {
+                let (head, len) = (batch.head(i), batch.frame_len(i));
+                assert!(head[14..].iter().all(|byte| *byte == head[14]), "frame {} is mixed", head[14]);
+                got.push((len, head[14]));
+            }
+        }
+    }
+
+    #[test]
+    fn frames_in_the_ring_and_longer_ones_come_whole_and_in_order() {
+        let sandbox = Sandbox::new(1);
+        let [mut one, mut two] = middle(&sandbox);
+        let (mut tx, mut rx) = (one.take_tx(), two.take_rx());
+        // 1972 bytes are the most that a slot holds.
+        let lengths: Vec<usize> =
+            [60, 1973, 1972, 9014, 9014, 60, 1514, 5000].into_iter().cycle().take(200).collect();
+        // More rounds than the ring has slots.
+        for round in 0..4 {
+            assert_eq!(send(tx[0].as_mut(), &lengths), 200);
+            let expected: Vec<_> = (0..).zip(&lengths).map(|(number, len)| (*len, number)).collect();
+            assert_eq!(receive(rx[0].as_mut()), expected, "round {round}");
+        }
+        assert_eq!(rx[0].missed(), 0);
+    }
+
+    #[test]
+    fn frames_that_a_full_ring_or_a_full_queue_has_no_room_for_are_missed_and_the_others_kept() {
+        let sandbox = Sandbox::new(1);
+        let [mut one, mut two] = middle(&sandbox);
+        let (mut tx, mut rx) = (one.take_tx(), two.take_rx());
+        assert_eq!(send(tx[0].as_mut(), &[60; 600]), 600);
+        assert_eq!((receive(rx[0].as_mut()).len(), rx[0].missed()), (512, 88));
+
+        // The queue takes no frame any more once it holds so many bytes.
+        let Source::Descriptor(socket) = rx[0].source() else { panic!("no descriptor") };
+        let bytes: libc::c_int = 4096;
+        // SAFETY: reads an integer that outlives the call.
+        let outcome = unsafe {
+            let value = (&raw const bytes).cast();
+            libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, value, 4)
+        };
+        assert_eq!(outcome, 0);
+        assert_eq!(send(tx[0].as_mut(), &[9014, 9014, 60, 9014]), 4);
+        assert_eq!(receive(rx[0].as_mut()), [(9014, 0), (60, 2)]);
+        assert_eq!(rx[0].missed(), 90);
     }
 
     #[test]

@@ -2,13 +2,15 @@
 //! Opening a device with packet sockets.
 //!
 //! Order matters. The device is closed to the kernel's stack first; a socket is made without a protocol, so that
-//! it hears nothing of other devices; it is set, and drops everything by a filter; it is bound, and joins its
+//! it hears nothing of other devices; it is set, given its ring, and drops everything by a filter; it is bound, and joins its
 //! fan-out group; when all have joined, the filters go. So no frame is seen twice, and none of another device.
 //! Privileged (CAP_NET_RAW, CAP_NET_ADMIN); knows nothing about frames. See packet(7).
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
+use super::ring::{self, Ring};
+use super::rx::socket_error;
 use crate::netdev::link::Change;
 use crate::netdev::{Anchor, Device, Error, Link, Links, Netns, ingress};
 use crate::offload::Features;
@@ -38,8 +40,8 @@ pub struct PacketConfig {
 pub struct OpenPacket {
     /// The device.
     pub device: Device,
-    /// One bound, non-blocking socket a queue, for both directions.
-    pub sockets: Vec<OwnedFd>,
+    /// One a queue, at least one.
+    pub queues: Vec<OpenQueue>,
     /// What it takes.
     pub features: Features,
     /// Its namespace, where that is not the daemon's own.
@@ -48,6 +50,15 @@ pub struct OpenPacket {
     pub closed: bool,
     /// We set the device up; it is set down at the end.
     pub raised: bool,
+}
+
+/// One queue of a device, for both directions.
+#[derive(Debug)]
+pub struct OpenQueue {
+    /// A bound, non-blocking socket with an rx ring.
+    pub socket: OwnedFd,
+    /// Its ring, mapped.
+    pub(super) ring: Ring,
 }
 
 /// Opens a device of the host: refuses one that the host uses, closes it to the kernel's stack, sets it up.
@@ -96,8 +107,9 @@ pub fn open_device(netns: &Netns, device: Device, queues: u16) -> Result<OpenPac
         sockets.iter().try_for_each(|socket| listen(socket, &device))?;
         Ok(sockets)
     })?;
+    let queues = sockets.into_iter().map(|socket| map(socket, &device)).collect::<Result<_, _>>()?;
     let anchor = Anchor::new(device.netns.as_deref())?;
-    Ok(OpenPacket { device, sockets, features: features(), anchor, closed: false, raised: false })
+    Ok(OpenPacket { device, queues, features: features(), anchor, closed: false, raised: false })
 }
 
 fn open_raised(
@@ -110,6 +122,10 @@ fn open_raised(
     let opened = open_device(netns, device, config.queues)?;
     if !link.up {
         links.change(link, &[Change::Up(true)])?;
+        // The sockets would tell the first who asks that the device was down when they were bound.
+        for queue in &opened.queues {
+            let _ = socket_error(queue.socket.as_fd());
+        }
     }
     Ok(OpenPacket { closed: true, raised: !link.up, ..opened })
 }
@@ -141,11 +157,15 @@ fn open_socket(device: &Device, queues: u16, group: &mut Option<u16>) -> Result<
     // Not PACKET_QDISC_BYPASS: on that way the kernel drops every train that the device cannot cut itself.
     for (option, name) in [
         (libc::PACKET_VNET_HDR, "setsockopt(AF_PACKET, PACKET_VNET_HDR)"),
-        (libc::PACKET_AUXDATA, "setsockopt(AF_PACKET, PACKET_AUXDATA)"),
         (libc::PACKET_IGNORE_OUTGOING, "setsockopt(AF_PACKET, PACKET_IGNORE_OUTGOING)"),
     ] {
         set(&socket, libc::SOL_PACKET, option, &one).map_err(|cause| Error::call(doing(), name, cause))?;
     }
+    let version = libc::tpacket_versions::TPACKET_V2 as libc::c_int;
+    set(&socket, libc::SOL_PACKET, libc::PACKET_VERSION, &version)
+        .and_then(|()| set(&socket, libc::SOL_PACKET, libc::PACKET_COPY_THRESH, &one))
+        .and_then(|()| set(&socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &ring::request()))
+        .map_err(|cause| Error::call(doing(), "setsockopt(AF_PACKET, PACKET_RX_RING)", cause))?;
     enlarge(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER);
     enlarge(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, SEND_BUFFER);
     drop_all(&socket).map_err(|cause| Error::call(doing(), "setsockopt(SO_ATTACH_FILTER)", cause))?;
@@ -155,6 +175,12 @@ fn open_socket(device: &Device, queues: u16, group: &mut Option<u16>) -> Result<
         join(&socket, device, group)?;
     }
     Ok(socket)
+}
+
+fn map(socket: OwnedFd, device: &Device) -> Result<OpenQueue, Error> {
+    let ring =
+        Ring::map(&socket).map_err(|cause| Error::call(doing(device), "mmap(PACKET_RX_RING)", cause))?;
+    Ok(OpenQueue { socket, ring })
 }
 
 fn doing(device: &Device) -> String {

@@ -1,16 +1,18 @@
 #![allow(unsafe_code)]
-//! Receiving from packet sockets: several frames a `recvmmsg`, into the worker's scratch memory.
+//! Receiving from packet sockets: frames of ordinary size out of the rx ring, longer ones by `recvmmsg`, both
+//! into the worker's scratch memory, in the order of the ring.
 //!
-//! Every message gets a place for the largest frame, since nobody knows what comes; small frames are then moved
-//! together, so that a batch of them fits. The virtio-net header lands in the headroom right before the frame.
-//! The VLAN tag that the kernel took out comes beside the frame, and is put back.
+//! Of a longer frame every message gets a place for the largest, since nobody knows what comes; those that turn
+//! out short are then moved together, so that many of them fit. The virtio-net header lands in the headroom
+//! right before the frame. The VLAN tag that the kernel took out stands in the ring, and is put back.
 
 use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use super::ring::{Arrived, Content, Ring, TAG};
 use crate::arena::HEADROOM;
 use crate::batch::{BATCH, Batch, MAX_FRAME, Refused, RxMemory, Scratch};
 use crate::pool::Pool;
@@ -25,21 +27,16 @@ const CALL: usize = 7;
 const SMALL: usize = 4096;
 /// What the least Ethernet frame has: addresses and a type.
 const FRAME_MIN: usize = 14;
-/// Bytes of a VLAN tag.
-const TAG: usize = 4;
-/// Room for one control message: the auxiliary data.
-const CONTROL: usize = 64;
-
-/// A control message's room, aligned as its header wants it.
-#[repr(C, align(8))]
-#[derive(Clone, Copy)]
-struct Control([u8; CONTROL]);
+/// The ring tells of frames and of nothing else; so many times empty, the socket is asked how it does.
+const QUIET: u32 = 64;
 
 pub(super) struct Rx {
     socket: Arc<OwnedFd>,
+    ring: Ring,
     messages: [MaybeUninit<libc::mmsghdr>; CALL],
     vectors: [MaybeUninit<libc::iovec>; CALL],
-    controls: [Control; CALL],
+    /// How often in a row the ring was empty.
+    quiet: u32,
     missed: Cell<u64>,
 }
 
@@ -58,18 +55,19 @@ struct Arrival {
 }
 
 impl Rx {
-    pub(super) fn new(socket: Arc<OwnedFd>) -> Rx {
+    pub(super) fn new(socket: Arc<OwnedFd>, ring: Ring) -> Rx {
         Rx {
             socket,
+            ring,
             messages: [const { MaybeUninit::uninit() }; CALL],
             vectors: [const { MaybeUninit::uninit() }; CALL],
-            controls: [Control([0; CONTROL]); CALL],
+            quiet: 0,
             missed: Cell::new(0),
         }
     }
 
-    /// Reads up to `count` frames into the first places of `memory`; how many. One that the kernel drops
-    /// instead is counted as refused.
+    /// Reads up to `count` frames, of which the ring's next slots tell, into the first places of `memory`, and
+    /// releases the slots; how many. One that the kernel drops instead is counted as refused.
     fn read(
         &mut self,
         memory: &mut [u8],
@@ -86,8 +84,6 @@ impl Rx {
             let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
             message.msg_hdr.msg_iov = vector;
             message.msg_hdr.msg_iovlen = 1;
-            message.msg_hdr.msg_control = self.controls[i].0.as_mut_ptr().cast();
-            message.msg_hdr.msg_controllen = CONTROL as _;
             self.messages[i].write(message);
         }
         let (fd, messages) = (self.socket.as_raw_fd(), self.messages.as_mut_ptr().cast());
@@ -101,18 +97,22 @@ impl Rx {
         }
         for (message, arrival) in self.messages.iter().zip(arrivals).take(got as usize) {
             // SAFETY: the kernel filled this message in.
-            *arrival = unsafe { arrival_of(message.assume_init_ref()) };
+            let message = unsafe { message.assume_init_ref() };
+            arrival.read = message.msg_len as usize;
+            arrival.cut = message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+            self.ring.release();
         }
         Ok(got as usize)
     }
 
     /// What a refused read means: nothing there, a device set down (which may come up again), or one gone.
-    fn no_frames(&self, cause: io::Error, refused: &mut Refused) -> Result<usize, Fault> {
+    fn no_frames(&mut self, cause: io::Error, refused: &mut Refused) -> Result<usize, Fault> {
         match cause.raw_os_error() {
             Some(libc::EAGAIN | libc::EINTR) => Ok(0),
             // A train of a kind that the header has no word for; the kernel has dropped it.
             Some(libc::EINVAL) => {
                 refused.failed += 1;
+                self.ring.release();
                 Ok(0)
             }
             Some(libc::ENETDOWN) if self.is_bound() => Ok(0),
@@ -132,6 +132,49 @@ impl Rx {
             let outcome =
                 libc::getsockname(self.socket.as_raw_fd(), address.as_mut_ptr().cast(), &mut length);
             outcome == 0 && address.assume_init().sll_ifindex > 0
+        }
+    }
+
+    /// Takes the frames that wait in the socket's queue, as many as the next slots tell of, and as there is
+    /// room and leave for; how many.
+    fn receive_queued<'q>(
+        &mut self,
+        batch: &mut Batch<'q>,
+        scratch: &mut Scratch<'q>,
+        left: usize,
+    ) -> Result<usize, Fault> {
+        let places = (scratch.rest().len() / PLACE).min(CALL).min(left);
+        let mut arrivals = [Arrival::default(); CALL];
+        let mut count = 0;
+        while count < places
+            && let Some(Arrived { content: Content::Queued, tag }) = self.ring.peek(count)
+        {
+            arrivals[count].tag = tag;
+            count += 1;
+        }
+        let got = self.read(scratch.rest(), count, &mut arrivals, batch.refused_mut())?;
+        Rx::push(batch, scratch, &arrivals[..got]);
+        Ok(got)
+    }
+
+    /// A slot whose frame is nowhere.
+    #[cold]
+    fn lose(&mut self) {
+        self.missed.set(self.missed.get() + 1);
+        self.ring.release();
+    }
+
+    /// The ring is empty. It says nothing of a device that is gone, so now and then the socket is asked; asking
+    /// also makes a socket whose device was set down quiet again.
+    #[inline]
+    fn look(&mut self, refused: &mut Refused) -> Result<(), Fault> {
+        self.quiet = self.quiet.wrapping_add(1);
+        if !self.quiet.is_multiple_of(QUIET) {
+            return Ok(());
+        }
+        match socket_error(self.socket.as_fd())? {
+            0 => Ok(()),
+            code => self.no_frames(io::Error::from_raw_os_error(code), refused).map(|_| ()),
         }
     }
 
@@ -159,9 +202,39 @@ impl Rx {
     }
 }
 
+/// Takes the error that waits on a socket, 0 if none does.
+pub(super) fn socket_error(socket: BorrowedFd<'_>) -> Result<libc::c_int, Fault> {
+    let mut code: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: writes at most `length` bytes to `code`.
+    let outcome = unsafe {
+        let value = (&raw mut code).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ERROR, value, &mut length)
+    };
+    match outcome {
+        0 => Ok(code),
+        _ => Err(Fault::new(format!("getsockopt(SO_ERROR): {}", io::Error::last_os_error()))),
+    }
+}
+
+/// Copies a frame with its header out of the ring, if there is room.
+#[inline]
+fn copy<'q>(bytes: &[u8], scratch: &mut Scratch<'q>) -> Option<&'q mut [u8]> {
+    let len = HEADROOM - HEADER + bytes.len();
+    if scratch.rest().len() < len {
+        return None;
+    }
+    let frame = scratch.take(len);
+    frame[HEADROOM - HEADER..].copy_from_slice(bytes);
+    Some(frame)
+}
+
 /// Reads the header before the frame, puts the VLAN tag back, adds the frame to the batch.
 fn push_frame<'q>(batch: &mut Batch<'q>, frame: &'q mut [u8], tag: Option<[u8; TAG]>) {
-    let len = frame.len() - HEADROOM;
+    let Some(len) = frame.len().checked_sub(HEADROOM).filter(|len| *len >= FRAME_MIN) else {
+        batch.refused_mut().too_long += 1;
+        return;
+    };
     let Ok(offload) = virtio::decode(&frame[HEADROOM - HEADER..HEADROOM], len) else {
         batch.refused_mut().bad_offload += 1;
         return;
@@ -177,39 +250,6 @@ fn push_frame<'q>(batch: &mut Batch<'q>, frame: &'q mut [u8], tag: Option<[u8; T
     batch.push_private(frame, HEADROOM - TAG, offload);
 }
 
-/// Reads length, flags and the auxiliary data of a message.
-///
-/// # Safety
-/// The kernel filled the message in, and its control room is still there.
-unsafe fn arrival_of(message: &libc::mmsghdr) -> Arrival {
-    let header = &message.msg_hdr;
-    let mut arrival =
-        Arrival { read: message.msg_len as usize, cut: header.msg_flags & libc::MSG_TRUNC != 0, tag: None };
-    // SAFETY: as the caller promises; there is one control message at most, so no walk.
-    unsafe {
-        let control = libc::CMSG_FIRSTHDR(header);
-        if !control.is_null()
-            && (*control).cmsg_level == libc::SOL_PACKET
-            && (*control).cmsg_type == libc::PACKET_AUXDATA
-        {
-            let data: libc::tpacket_auxdata = std::ptr::read_unaligned(libc::CMSG_DATA(control).cast());
-            arrival.tag = tag_of(&data);
-        }
-    }
-    arrival
-}
-
-/// The VLAN tag in auxiliary data, as it stands in a frame.
-fn tag_of(data: &libc::tpacket_auxdata) -> Option<[u8; TAG]> {
-    if data.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
-        return None;
-    }
-    let known = data.tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
-    let kind = if known { data.tp_vlan_tpid } else { 0x8100 };
-    let ([a, b], [c, d]) = (kind.to_be_bytes(), data.tp_vlan_tci.to_be_bytes());
-    Some([a, b, c, d])
-}
-
 impl RxQueue for Rx {
     fn source(&self) -> Source<'_> {
         Source::Descriptor(self.socket.as_fd())
@@ -222,24 +262,35 @@ impl RxQueue for Rx {
         limit: usize,
     ) -> Result<Batch<'q>, Fault> {
         let (mut batch, mut scratch) = memory.lend();
-        let mut left = limit.min(BATCH);
-        let mut arrivals = [Arrival::default(); CALL];
+        let limit = limit.min(BATCH);
+        let mut left = limit;
         while left > 0 {
-            let places = (scratch.rest().len() / PLACE).min(CALL).min(left);
-            if places == 0 {
-                break;
-            }
-            let got = match self.read(scratch.rest(), places, &mut arrivals, batch.refused_mut()) {
-                Ok(got) => got,
-                // What was read before the fault is still handed up; the next call meets the fault again.
-                Err(_) if !batch.is_blank() => break,
-                Err(fault) => return Err(fault),
+            let Some(Arrived { content, tag }) = self.ring.peek(0) else { break };
+            let taken = match content {
+                Content::Here(bytes) => {
+                    let Some(frame) = copy(bytes, &mut scratch) else { break };
+                    self.ring.release();
+                    push_frame(&mut batch, frame, tag);
+                    1
+                }
+                Content::Lost => {
+                    self.lose();
+                    continue;
+                }
+                Content::Queued => match self.receive_queued(&mut batch, &mut scratch, left) {
+                    Ok(0) => break,
+                    Ok(taken) => taken,
+                    // What was read before the fault is still handed up; the next call meets the fault again.
+                    Err(_) if !batch.is_blank() => break,
+                    Err(fault) => return Err(fault),
+                },
             };
-            Rx::push(&mut batch, &mut scratch, &arrivals[..got]);
-            left -= got;
-            if got < places {
-                break;
-            }
+            left -= taken;
+        }
+        if left < limit {
+            self.quiet = 0;
+        } else {
+            self.look(batch.refused_mut())?;
         }
         Ok(batch)
     }
@@ -327,34 +378,11 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_the_kernel_drops_is_counted_and_the_port_goes_on() {
-        let rx = Rx::new(Arc::new(std::fs::File::open("/dev/null").unwrap().into()));
-        let mut refused = Refused::default();
-        for (error, failed) in [(libc::EAGAIN, 0), (libc::EINVAL, 1), (libc::EINTR, 1), (libc::EINVAL, 2)] {
-            assert_eq!(rx.no_frames(io::Error::from_raw_os_error(error), &mut refused), Ok(0));
-            assert_eq!(refused, Refused { failed, ..Refused::default() }, "{error}");
-        }
-        assert!(rx.no_frames(io::Error::from_raw_os_error(libc::ENODEV), &mut refused).is_err());
-    }
-
-    #[test]
     fn a_tag_is_put_back_and_positions_move_with_it() {
         let mut memory = RxMemory::new();
         let (mut batch, mut scratch) = memory.lend();
         let mut arrivals = arrive(&mut scratch, &[60, 60]);
-        let data = |status: u32| libc::tpacket_auxdata {
-            tp_status: status,
-            tp_len: 60,
-            tp_snaplen: 60,
-            tp_mac: 0,
-            tp_net: 0,
-            tp_vlan_tci: 0x6007,
-            tp_vlan_tpid: 0x88a8,
-        };
-        let (valid, known) = (libc::TP_STATUS_VLAN_VALID, libc::TP_STATUS_VLAN_TPID_VALID);
-        assert_eq!(tag_of(&data(0)), None);
-        assert_eq!(tag_of(&data(valid)), Some([0x81, 0, 0x60, 7]));
-        arrivals[1].tag = tag_of(&data(valid | known));
+        arrivals[1].tag = Some([0x88, 0xa8, 0x60, 7]);
         Rx::push(&mut batch, &mut scratch, &arrivals);
         let tagged = batch.head(1);
         assert_eq!((tagged.len(), &tagged[11..18]), (64, &[2, 0x88, 0xa8, 0x60, 7, 2, 2][..]));

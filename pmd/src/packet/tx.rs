@@ -86,6 +86,7 @@ impl TxQueue for Tx {
     fn transmit(&mut self, burst: &mut Burst<'_, '_>, _pool: &mut Pool) -> TxReport {
         let mut report = TxReport::default();
         let mut first = 0;
+        let mut asked_again = false;
         while first < burst.len() {
             let last = (first + BATCH).min(burst.len());
             self.prepare(burst, first, last);
@@ -98,6 +99,10 @@ impl TxQueue for Tx {
                         at += sent;
                     }
                     Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+                    // The socket says once that the device was down at some time before; it may be up again.
+                    Err(cause) if cause.raw_os_error() == Some(libc::ENETDOWN) && !asked_again => {
+                        asked_again = true;
+                    }
                     Err(cause) => {
                         refuse(&mut report, &cause);
                         at += 1;
