@@ -19,7 +19,7 @@ lab_close() {
   trap '' INT TERM
   lab_stop
   local pid space
-  for pid in "${LAB_PIDS[@]}"; do kill "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; done
+  for pid in "${LAB_PIDS[@]}"; do kill "$pid" 2>/dev/null; kill -CONT "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; done
   for space in "${LAB_SPACES[@]}"; do ip netns delete "$space" 2>/dev/null; done
   rm -rf "$LAB_FOLDER"
   return 0

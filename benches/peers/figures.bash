@@ -2,6 +2,8 @@
 # sourced after scripts/lab.bash, by a script that runs from the root of the source tree.
 
 REPETITIONS=5 FOR=2 RECORD=
+# Linux's own default, whatever this machine is set to.
+CONGESTION=${CONGESTION:-cubic}
 # Other programs that ran at the time are part of the figures.
 LOAD=$(cut -d ' ' -f 1 /proc/loadavg)
 

@@ -38,7 +38,8 @@ pub struct PacketPort {
 impl PacketPort {
     /// A port over what [`open`] opened; needs no privilege, but for giving the device back.
     pub fn new(open: OpenPacket) -> PacketPort {
-        let (mut rx, mut tx): (Vec<Box<dyn RxQueue>>, Vec<Box<dyn TxQueue>>) = Default::default();
+        let mut rx: Vec<Box<dyn RxQueue>> = Vec::new();
+        let mut tx: Vec<Box<dyn TxQueue>> = Vec::new();
         for queue in open.queues {
             let socket = Arc::new(queue.socket);
             tx.push(Box::new(tx::Tx::new(socket.clone())));

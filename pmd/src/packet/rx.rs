@@ -28,7 +28,7 @@ const SMALL: usize = 4096;
 /// What the least Ethernet frame has: addresses and a type.
 const FRAME_MIN: usize = 14;
 /// The ring tells of frames and of nothing else; so many times empty, the socket is asked how it does.
-const QUIET: u32 = 64;
+const QUIET: u32 = 256;
 
 pub(super) struct Rx {
     socket: Arc<OwnedFd>,

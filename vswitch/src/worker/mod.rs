@@ -90,6 +90,8 @@ pub struct Worker {
     mailbox: Arc<Mailbox>,
     clock: Arc<dyn Clock>,
     report: Sender<Event>,
+    /// When the last turn began.
+    now_ns: u64,
     idle_since_ns: Option<u64>,
     turns: u32,
     stop: bool,
@@ -112,6 +114,7 @@ impl Worker {
             mailbox: parts.mailbox,
             clock: parts.clock,
             report: parts.events,
+            now_ns: 0,
             idle_since_ns: None,
             turns: 0,
             stop: false,
@@ -128,9 +131,8 @@ impl Worker {
                 self.idle_since_ns = None;
                 continue;
             }
-            let now = self.clock.now_ns();
-            let since = *self.idle_since_ns.get_or_insert(now);
-            if now.saturating_sub(since) >= SPIN_NS {
+            let since = *self.idle_since_ns.get_or_insert(self.now_ns);
+            if self.now_ns.saturating_sub(since) >= SPIN_NS {
                 self.sleep();
             }
             self.counters.load.idle_cycles.add(cycles().wrapping_sub(begin));
@@ -146,6 +148,7 @@ impl Worker {
             self.read_mail();
         }
         let now_ns = self.clock.now_ns();
+        self.now_ns = now_ns;
         self.decider.set_time(now_ns);
         let mut frames = 0;
         let mut at = 0;
