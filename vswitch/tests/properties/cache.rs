@@ -8,8 +8,14 @@ use super::scene::{Event, Scene, play};
 /// Flows of a worker's cache: off, as few as it can be made to hold, plenty.
 const FLOWS: [usize; 3] = [0, 1, 4096];
 
+/// Frames of the arena: enough for all copies of all segments of an event. Who gets the last free ones depends on the
+/// number of workers, and is looked at in `scarcity.rs`.
+const FRAMES: u32 = 1 << 15;
+
 fn labs(scene: &Scene, workers: usize) -> Vec<Lab> {
-    let lab = |flows| scene.lab(Design { flows, workers, fdb: 256, ..Design::default() }, |wire| wire);
+    let lab = |flows| {
+        scene.lab(Design { frames: FRAMES, flows, workers, fdb: 256, ..Design::default() }, |wire| wire)
+    };
     FLOWS.map(lab).into()
 }
 
