@@ -59,6 +59,23 @@ pub(crate) struct Frame {
     pub(crate) offload: Packed,
 }
 
+impl Frame {
+    /// A frame, or its beginning, that lies in a buffer; what is appended to it comes behind `segments` others.
+    #[inline]
+    fn in_buffer(buffer: Buffer, offload: Packed, segments: usize) -> Frame {
+        Frame {
+            head: buffer.as_ptr(),
+            head_len: buffer.len() as u32,
+            headroom: buffer.headroom() as u32,
+            rest: 0,
+            first_segment: segments as u16,
+            segments: 0,
+            buffer: Some(buffer),
+            offload,
+        }
+    }
+}
+
 /// Frames that a driver met and could not hand up, by reason. They count as received and dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refused {
@@ -197,20 +214,22 @@ impl<'q> Batch<'q> {
     /// its beginning. A full batch refuses it, back to the arena.
     #[inline]
     pub fn push_buffer(&mut self, buffer: Buffer, offload: impl Into<Packed>) {
-        // The capacity is at least that; said here, it need not be looked at again below.
-        if self.frames.len() >= BATCH.min(self.frames.capacity()) {
+        if self.is_full() {
             return self.refuse();
         }
-        self.frames.push(Frame {
-            head: buffer.as_ptr(),
-            head_len: buffer.len() as u32,
-            headroom: buffer.headroom() as u32,
-            rest: 0,
-            first_segment: self.segments.len() as u16,
-            segments: 0,
-            buffer: Some(buffer),
-            offload: offload.into(),
-        });
+        self.frames.push(Frame::in_buffer(buffer, offload.into(), self.segments.len()));
+    }
+
+    /// Adds frames that lie in an arena buffer each, in order. What a full batch has no room for is refused.
+    #[inline]
+    pub fn push_buffers(&mut self, buffers: impl ExactSizeIterator<Item = (Buffer, Packed)>) {
+        let (room, segments) = (BATCH - self.frames.len(), self.segments.len());
+        let refused = buffers.len().saturating_sub(room);
+        let frames = buffers.take(room).map(|(buffer, offload)| Frame::in_buffer(buffer, offload, segments));
+        self.frames.extend(frames);
+        for _ in 0..refused {
+            self.refuse();
+        }
     }
 
     /// Adds a frame that lies in memory of the worker or of the driver, private to us until the burst
@@ -329,10 +348,10 @@ impl Batch<'_> {
         self.refused
     }
 
-    /// The frames in order, to look at.
+    /// The frames from the `first` on, in order, to look at.
     #[inline]
-    pub fn views(&self) -> impl Iterator<Item = View<'_>> {
-        self.frames.iter().map(View)
+    pub fn views(&self, first: usize) -> impl Iterator<Item = View<'_>> {
+        self.frames[first..].iter().map(View)
     }
 
     /// The private first bytes of frame `i`.
@@ -515,6 +534,13 @@ mod tests {
         }
         assert_eq!((batch.len(), batch.refused().failed, batch.refused().total()), (BATCH, 3, 3));
         assert_eq!(batch.segments.len(), BATCH, "what is appended to a refused frame is part of no other");
+        batch.recycle(&mut pool);
+        assert_eq!(arena.free(), arena.frames());
+
+        let buffers: Vec<_> = std::iter::from_fn(|| pool.get()).take(BATCH + 3).collect();
+        let (mut batch, _) = memory.lend();
+        batch.push_buffers(buffers.into_iter().map(|buffer| (buffer, Packed::NONE)));
+        assert_eq!((batch.len(), batch.refused().failed, batch.refused().total()), (BATCH, 3, 3));
         batch.recycle(&mut pool);
         assert_eq!(arena.free(), arena.frames());
     }

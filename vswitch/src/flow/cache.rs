@@ -178,6 +178,28 @@ impl<V: Copy + Default> FlowCache<V> {
         }
     }
 
+    /// Calls `each` with the decision for each key of the last probe in `places` and with what the caller keeps
+    /// `beside` that key, in order, as long as [`FlowCache::get`] finds one; gives the first place without, or the
+    /// end.
+    #[inline]
+    pub fn get_each<T>(
+        &mut self,
+        probes: &Probes,
+        (keys, beside): (&[FlowKey], &[T]),
+        places: Range<usize>,
+        current: Current<'_>,
+        each: impl FnMut(&V, &T),
+    ) -> usize {
+        let (first, keys, beside) = (places.start, &keys[places.clone()], &beside[places.clone()]);
+        let probed = probes.probes[places].iter().zip(keys).zip(beside);
+        first
+            + match probes.width {
+                Width::Two => self.get_each_first::<2, T>(probed, current, each),
+                Width::Three => self.get_each_first::<3, T>(probed, current, each),
+                Width::Eight => self.get_each_first::<WORDS, T>(probed, current, each),
+            }
+    }
+
     /// The decision for a key, if there is one and it stands; changes nothing and counts nothing.
     pub fn peek(&self, key: &FlowKey, mask: &KeyMask, current: Current<'_>) -> Option<&V> {
         let key = key.masked(mask);
@@ -309,13 +331,28 @@ impl<V: Copy + Default> FlowCache<V> {
     }
 
     #[inline]
+    fn get_each_first<'k, const N: usize, T: 'k>(
+        &mut self,
+        probed: impl Iterator<Item = ((&'k Probe, &'k FlowKey), &'k T)>,
+        current: Current<'_>,
+        mut each: impl FnMut(&V, &T),
+    ) -> usize {
+        let mut found = 0;
+        for ((probe, key), beside) in probed {
+            let Some(value) = self.get_first::<N>(*probe, key, current) else { break };
+            each(value, beside);
+            found += 1;
+        }
+        found
+    }
+
+    #[inline]
     fn get_at(&mut self, at: usize, current: Current<'_>) -> Option<&V> {
         let entry = &mut self.entries[at];
-        if !entry.stands(current) {
+        if !(entry.is_witnessed(current.versions) && entry.hit(current.generation)) {
             self.counters.stale += 1;
             return None;
         }
-        entry.mark_hit();
         Some(&entry.value)
     }
 
@@ -383,15 +420,27 @@ impl<V> Entry<V> {
     /// Whether what was decided still is what would be decided.
     #[inline]
     fn stands(&self, current: Current<'_>) -> bool {
-        let [first, second] = self.witnesses();
-        (self.generation_and_hit | 1) == (current.generation << 1 | 1)
-            && current.versions.is_current(first)
-            && current.versions.is_current(second)
+        self.generation_and_hit | 1 == current.generation << 1 | 1 && self.is_witnessed(current.versions)
     }
 
+    /// Whether what it was decided by has not changed.
     #[inline]
-    fn mark_hit(&mut self) {
-        self.generation_and_hit |= 1;
+    fn is_witnessed(&self, versions: &Versions) -> bool {
+        let [first, second] = self.witnesses();
+        versions.is_current(first) && versions.is_current(second)
+    }
+
+    /// Marks an entry of this generation as hit; false if it is of another.
+    #[inline]
+    fn hit(&mut self, generation: u32) -> bool {
+        let marked = generation << 1 | 1;
+        // Nearly always: it was hit before, and nothing is written.
+        if self.generation_and_hit == marked {
+            return true;
+        }
+        let is_current = self.generation_and_hit | 1 == marked;
+        self.generation_and_hit |= u32::from(is_current);
+        is_current
     }
 
     /// Whether it was hit since this was last asked.

@@ -223,7 +223,9 @@ pub fn parse_link(head: &[u8]) -> Result<Link, Malformed> {
 #[inline]
 pub fn untagged(head: &[u8]) -> Option<&[u8; 14]> {
     let ethernet = head.first_chunk::<14>()?;
-    (!is_tag(u16::from_be_bytes([ethernet[12], ethernet[13]]))).then_some(ethernet)
+    // Read in one with the source, which is wanted next.
+    let source_and_type = u64::from_be_bytes(*ethernet.last_chunk()?);
+    (!is_tag(source_and_type as u16)).then_some(ethernet)
 }
 
 #[inline]

@@ -72,10 +72,13 @@ impl FlowKey {
     /// Writes what [`set_link`](FlowKey::set_link) would of a frame without tags that begins with `ethernet`.
     #[inline]
     pub fn set_untagged(&mut self, ethernet: &[u8; 14], in_port: u16) {
-        let [d0, d1, d2, d3, d4, d5, s0, s1, ..] = *ethernet;
-        let [_, _, _, _, _, _, source_and_type @ ..] = *ethernet;
-        let source_and_type = u64::from_be_bytes(source_and_type);
-        let destination = u64::from_be_bytes([d0, d1, d2, d3, d4, d5, s0, s1]);
+        // Two words that overlap: the last bytes of one are no part of the destination.
+        let (Some(destination), Some(source_and_type)) = (ethernet.first_chunk(), ethernet.last_chunk())
+        else {
+            return;
+        };
+        let destination = u64::from_be_bytes(*destination);
+        let source_and_type = u64::from_be_bytes(*source_and_type);
         self.words[0] = destination & !0xffff | u64::from(in_port);
         self.words[1] = source_and_type & !0xffff;
         self.words[2] = source_and_type << 48;

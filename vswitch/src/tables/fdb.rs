@@ -128,7 +128,7 @@ impl Default for Size {
 pub struct Stamps<'a>(&'a [AtomicU32]);
 
 impl Stamps<'_> {
-    /// What [`Fdb::touch`] does.
+    /// What [`Fdb::touch`] does; nothing for [`Location::NOWHERE`].
     #[inline]
     pub fn touch(self, location: Location, now_s: u32) {
         if let Some(stamp) = self.0.get(location.0 as usize)

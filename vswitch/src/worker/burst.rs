@@ -26,8 +26,8 @@ struct Cached {
     actions: Actions,
     /// The port, if all that is done is to send the frame out by one; else [`NO_PORT`].
     out: u16,
-    /// The source's FDB entry.
-    location: Option<Location>,
+    /// The source's FDB entry, or [`Location::NOWHERE`].
+    location: Location,
 }
 
 /// A port index that no port has.
@@ -177,32 +177,43 @@ impl Decider {
     }
 
     /// Reads all headers and makes a key for each frame that can be decided; gives their number.
-    #[inline(never)] // a loop with registers of its own
     fn read(&mut self, batch: &Batch<'_>, port: u16, sink: &mut impl Sink) -> usize {
-        let (mut keys, mut bytes) = (0, 0);
-        for (frame, view) in (0..).zip(batch.views()) {
-            let mut len = view.len() as u32;
-            bytes += u64::from(len);
-            let key = &mut self.keys[keys];
-            // No metadata and no tag: that is nearly every frame.
-            if view.packed_offload().is_none()
-                && let Some(ethernet) = untagged(view.head())
-            {
-                key.set_untagged(ethernet, port);
-            } else {
-                if let Err(reason) = read_closely(batch, frame, port, key) {
-                    sink.drop(port, reason);
-                    continue;
-                }
-                if view.packed_offload().has_gso() {
-                    len = NOT_PLAIN;
-                }
+        let (mut keys, mut frame) = (0, 0);
+        loop {
+            let plain = self.read_plain(batch, frame, port, keys);
+            (keys, frame) = (keys + plain, frame + plain);
+            if frame == batch.len() {
+                break;
             }
-            self.frames[keys] = Known { frame, len };
-            keys += 1;
+            self.counters.port(port).rx_bytes.add(batch.frame_len(frame) as u64);
+            match read_closely(batch, frame, port, &mut self.keys[keys]) {
+                Ok(len) => {
+                    self.frames[keys] = Known { frame: frame as u16, len };
+                    keys += 1;
+                }
+                Err(reason) => sink.drop(port, reason),
+            }
+            frame += 1;
+        }
+        keys
+    }
+
+    /// Makes keys, from place `key` on, of the frames from `frame` on as long as they have no metadata and no tag:
+    /// that is nearly every frame. Gives their number.
+    #[inline(never)] // a loop with registers of its own
+    fn read_plain(&mut self, batch: &Batch<'_>, frame: usize, port: u16, key: usize) -> usize {
+        let places = self.keys[key..].iter_mut().zip(&mut self.frames[key..]);
+        let (mut at, mut bytes) = (frame, 0);
+        for (view, (key, known)) in batch.views(frame).zip(places) {
+            let ethernet = if view.packed_offload().is_none() { untagged(view.head()) } else { None };
+            let Some(ethernet) = ethernet else { break };
+            key.set_untagged(ethernet, port);
+            *known = Known { frame: at as u16, len: view.len() as u32 };
+            bytes += view.len() as u64;
+            at += 1;
         }
         self.counters.port(port).rx_bytes.add(bytes);
-        keys
+        at - frame
     }
 
     /// Acts on frames as long as it is known what was decided about their flows; gives the place of the first
@@ -216,19 +227,15 @@ impl Decider {
         sink: &mut S,
     ) -> usize {
         let Decider { snapshot, fdb, now_s, cache, probes, keys, frames, .. } = self;
-        let (Some(cache), snapshot) = (cache, &**snapshot) else { return places.start };
+        let (Some(cache), snapshot, now_s) = (cache, &**snapshot, *now_s) else { return places.start };
         let current = Current { generation: snapshot.generation, versions: fdb.versions() };
         let stamps = fdb.stamps(self.worker);
-        for ((at, key), known) in places.clone().zip(&keys[places.clone()]).zip(&frames[places.clone()]) {
-            let Some(cached) = cache.get(probes, at, key, current) else { return at };
-            if let Some(location) = cached.location {
-                stamps.touch(location, *now_s);
+        cache.get_each(probes, (&keys[..], &frames[..]), places, current, |cached, &Known { frame, len }| {
+            stamps.touch(cached.location, now_s);
+            if !sink.emit_plain(frame, len, cached.out) {
+                execute(snapshot, batch, frame.into(), port, cached.actions.as_slice(), sink);
             }
-            if !sink.emit_plain(known.frame, known.len, cached.out) {
-                execute(snapshot, batch, known.frame.into(), port, cached.actions.as_slice(), sink);
-            }
-        }
-        places.end
+        })
     }
 
     /// Runs the pipeline for a frame and keeps what it decides.
@@ -245,7 +252,8 @@ impl Decider {
         }
         self.counters.load.misses.add(1);
         if let Some(cache) = &mut self.cache {
-            let Decision { actions, location, source, destination, .. } = decision;
+            let Decision { actions, source, destination, .. } = decision;
+            let location = decision.location.unwrap_or(Location::NOWHERE);
             let witnesses = [source, destination];
             cache.insert(
                 &self.keys[at],
@@ -259,11 +267,11 @@ impl Decider {
     }
 }
 
-/// Makes the key of a frame that has metadata, tags or too few bytes.
+/// Makes the key of a frame that has metadata, tags or too few bytes; gives what is [`Known`] of its length.
 #[cold]
-fn read_closely(batch: &Batch<'_>, frame: u16, port: u16, key: &mut FlowKey) -> Result<(), DropReason> {
-    key.set_link(&admit(batch, frame.into())?, port);
-    Ok(())
+fn read_closely(batch: &Batch<'_>, frame: usize, port: u16, key: &mut FlowKey) -> Result<u32, DropReason> {
+    key.set_link(&admit(batch, frame)?, port);
+    Ok(if batch.packed_offload(frame).has_gso() { NOT_PLAIN } else { batch.frame_len(frame) as u32 })
 }
 
 /// Reads the link-layer header of a frame whose metadata can be true.

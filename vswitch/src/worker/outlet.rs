@@ -26,8 +26,10 @@ impl Tx {
     }
 }
 
+/// A port's place. One without a port takes nothing and has no items.
+#[derive(Default)]
 struct Outlet {
-    tx: Tx,
+    tx: Option<Tx>,
     takes: Takes,
     items: Vec<TxItem>,
     /// Listed in `Outlets::busy`.
@@ -53,7 +55,7 @@ const CAPACITY: usize = 2 * BATCH;
 
 /// All outlets of a worker, by port index.
 pub struct Outlets {
-    by_port: Vec<Option<Outlet>>,
+    by_port: Vec<Outlet>,
     /// Ports that have items in this burst.
     touched: Vec<u16>,
     /// Ports whose queue wants to be maintained.
@@ -66,7 +68,7 @@ impl Outlets {
     /// None yet, for ports below `ports`.
     pub fn new(ports: usize, counters: Arc<WorkerCounters>) -> Outlets {
         Outlets {
-            by_port: (0..ports).map(|_| None).collect(),
+            by_port: (0..ports).map(|_| Outlet::default()).collect(),
             touched: Vec::with_capacity(ports),
             busy: Vec::with_capacity(ports),
             prefixes: Prefixes::default(),
@@ -77,15 +79,15 @@ impl Outlets {
     /// Adds the worker's way to a port; what was there before comes back.
     pub fn add(&mut self, port: u16, tx: Tx, takes: Takes) -> Option<Tx> {
         let slot = self.by_port.get_mut(port as usize)?;
-        let before = slot.replace(Outlet { tx, takes, items: Vec::with_capacity(CAPACITY), busy: false });
+        let outlet = Outlet { tx: Some(tx), takes, items: Vec::with_capacity(CAPACITY), busy: false };
         self.busy.retain(|busy| *busy != port);
-        before.map(|outlet| outlet.tx)
+        std::mem::replace(slot, outlet).tx
     }
 
     /// Says what every port takes, by a new configuration.
     pub fn use_snapshot(&mut self, snapshot: &Snapshot) {
         for (port, outlet) in (0..).zip(&mut self.by_port) {
-            if let Some(outlet) = outlet {
+            if outlet.tx.is_some() {
                 outlet.takes = snapshot.port(port).into();
             }
         }
@@ -94,13 +96,13 @@ impl Outlets {
     /// Removes the worker's way to a port.
     pub fn remove(&mut self, port: u16) -> Option<Tx> {
         self.busy.retain(|busy| *busy != port);
-        self.by_port.get_mut(port as usize)?.take().map(|outlet| outlet.tx)
+        std::mem::take(self.by_port.get_mut(port as usize)?).tx
     }
 
     /// Removes all.
     pub fn clear(&mut self) {
         self.busy.clear();
-        self.by_port.iter_mut().for_each(|outlet| *outlet = None);
+        self.by_port.iter_mut().for_each(|outlet| *outlet = Outlet::default());
     }
 
     /// Whether some queue has frames outstanding.
@@ -112,12 +114,10 @@ impl Outlets {
     #[inline]
     pub fn maintain(&mut self, pool: &mut Pool) {
         let by_port = &mut self.by_port;
-        self.busy.retain(|&port| match &mut by_port[port as usize] {
-            Some(outlet) => {
-                outlet.busy = outlet.tx.with(|tx| tx.maintain(pool));
-                outlet.busy
-            }
-            None => false,
+        self.busy.retain(|&port| {
+            let outlet = &mut by_port[port as usize];
+            outlet.busy = outlet.tx.as_mut().is_some_and(|tx| tx.with(|tx| tx.maintain(pool)));
+            outlet.busy
         });
     }
 
@@ -129,12 +129,10 @@ impl Outlets {
 
     #[inline]
     fn send(&mut self, batch: &mut Batch<'_>, pool: &mut Pool, port: u16) {
-        let Some(outlet) = &mut self.by_port[port as usize] else { return };
-        if outlet.items.is_empty() {
-            return;
-        }
+        let outlet = &mut self.by_port[port as usize];
+        let Some(tx) = outlet.tx.as_mut().filter(|_| !outlet.items.is_empty()) else { return };
         let mut burst = Burst::new(batch, &outlet.items, &self.prefixes, outlet.takes.features);
-        let (report, busy) = outlet.tx.with(|tx| {
+        let (report, busy) = tx.with(|tx| {
             let report = tx.transmit(&mut burst, pool);
             (report, tx.outstanding() > 0)
         });
@@ -183,7 +181,7 @@ impl BurstSink<'_> {
     #[cold]
     fn emit_full(&mut self, batch: &mut Batch<'_>, port: u16, item: TxItem) {
         self.outlets.send(batch, self.pool, port);
-        if let Some(Some(outlet)) = self.outlets.by_port.get_mut(port as usize) {
+        if let Some(outlet) = self.outlets.by_port.get_mut(port as usize) {
             outlet.items.push(item);
         }
     }
@@ -201,7 +199,8 @@ impl BurstSink<'_> {
 impl Sink for BurstSink<'_> {
     #[inline]
     fn emit(&mut self, batch: &mut Batch<'_>, port: u16, item: TxItem) {
-        let Some(Some(outlet)) = self.outlets.by_port.get_mut(port as usize) else {
+        let Some(outlet) = self.outlets.by_port.get_mut(port as usize).filter(|outlet| outlet.tx.is_some())
+        else {
             return self.drop(port, DropReason::PortGone);
         };
         if outlet.items.is_empty() {
@@ -215,7 +214,7 @@ impl Sink for BurstSink<'_> {
 
     #[inline(always)]
     fn emit_plain(&mut self, frame: u16, len: u32, port: u16) -> bool {
-        let Some(Some(outlet)) = self.outlets.by_port.get_mut(port as usize) else { return false };
+        let Some(outlet) = self.outlets.by_port.get_mut(port as usize) else { return false };
         let items = outlet.items.len();
         // The first item lists the port, the last makes room: both by the long way.
         if len > outlet.takes.plain || items == 0 || items == outlet.items.capacity() {

@@ -20,7 +20,13 @@ fn get(cache: &mut FlowCache<u64>, key: &FlowKey, mask: &KeyMask, current: Curre
     let mut probes = Probes::default();
     let mut keys = [*key];
     cache.probe(&mut keys, mask, &mut probes);
-    cache.get(&probes, 0, &keys[0], current).copied()
+    let mut got = None;
+    let end = cache.get_each(&probes, (&keys[..], &[5][..]), 0..1, current, |value, beside| {
+        assert_eq!(*beside, 5);
+        got = Some(*value);
+    });
+    assert_eq!(end, usize::from(got.is_some()));
+    got
 }
 
 #[test]
@@ -57,6 +63,28 @@ fn counters_tell_hits_misses_stale_and_evictions() {
     let counters = cache.counters();
     assert_eq!(counters.inserts + counters.evictions, 1002);
     assert_eq!(counters.evictions as usize, 1000 - cache.flows(0..64).count());
+}
+
+#[test]
+fn a_run_of_hits_ends_at_the_first_miss() {
+    let (mut cache, versions) = (FlowCache::<u64>::new(64, 1), Versions::new());
+    let current = Current { generation: 1, versions: &versions };
+    let mask = KeyMask::of(&Field::BRIDGE);
+    let mut keys = [2, 3, 4, 5].map(|dst| bridge_key(1, dst, 1));
+    for (at, value) in [(0, 10), (1, 11), (3, 13)] {
+        cache.insert(&keys[at], &mask, 1, [Witness::NOTHING; 2], value);
+    }
+    let mut probes = Probes::default();
+    cache.probe(&mut keys, &mask, &mut probes);
+    let mut run = |places| {
+        let mut got = Vec::new();
+        let keys = (&keys[..], &["a", "b", "c", "d"][..]);
+        let end = cache.get_each(&probes, keys, places, current, |value, beside| got.push((*value, *beside)));
+        (end, got)
+    };
+    assert_eq!(run(0..4), (2, vec![(10, "a"), (11, "b")]));
+    assert_eq!(run(3..4), (4, vec![(13, "d")]));
+    assert_eq!(run(4..4), (4, vec![]));
 }
 
 #[test]

@@ -24,6 +24,17 @@ pub enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Location(pub(super) u32);
 
+impl Location {
+    /// The place of no entry: beyond all stamps.
+    pub const NOWHERE: Location = Location(u32::MAX);
+}
+
+impl Default for Location {
+    fn default() -> Location {
+        Location::NOWHERE
+    }
+}
+
 /// An entry as it is listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
