@@ -9,6 +9,7 @@
 //! on the way, in the same pass; that is the one place where checksums are filled in.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use crate::arena::{Buffer, FRAME_SIZE, HEADROOM};
@@ -343,24 +344,33 @@ impl<'b, 'q> Burst<'b, 'q> {
         true
     }
 
-    /// Takes the buffer that outgoing frame `i` lies in, and says what it still needs: [`take`](Self::take) for
-    /// the common case of one buffer and nothing to complete. `None` leaves everything as it was.
+    /// Takes the buffers that the outgoing frames in `range` lie in, in order, each with what it still needs:
+    /// [`take`](Self::take) for the common case of one buffer and nothing to complete. Ends at the first frame that
+    /// is none of these and leaves it as it was; gives the number taken.
     #[inline]
-    pub fn take_single(&mut self, i: usize, pool: &Pool) -> Option<(Buffer, Packed)> {
-        let item = self.items[i];
-        let frame = &mut self.batch.frames[item.frame()];
-        let offload = frame.offload;
-        if item.part != EXCLUSIVE || frame.segments > 0 || (self.complete && !offload.is_none()) {
-            return None;
+    pub fn take_singles(
+        &mut self,
+        range: Range<usize>,
+        pool: &Pool,
+        mut each: impl FnMut(Buffer, Packed),
+    ) -> usize {
+        let (frames, arena) = (self.batch.frames.as_mut_slice(), pool.arena().owner.inner());
+        let (complete, mut items) = (self.complete, &self.items[range]);
+        let offered = items.len();
+        while let [item, behind @ ..] = items {
+            let frame = &mut frames[item.frame()];
+            let offload = frame.offload;
+            if item.part != EXCLUSIVE || frame.segments > 0 || (complete && !offload.is_none()) {
+                break;
+            }
+            let Some(mut buffer) = frame.buffer.take_if(|buffer| buffer.belongs_to(arena)) else { break };
+            buffer.set_known_data(frame.headroom, frame.head_len);
+            // What is gone cannot be read through the batch any more.
+            frame.head_len = 0;
+            each(buffer, offload);
+            items = behind;
         }
-        if !frame.buffer.as_ref()?.belongs_to(pool.arena().owner.inner()) {
-            return None;
-        }
-        let mut buffer = frame.buffer.take()?;
-        buffer.set_known_data(frame.headroom, frame.head_len);
-        // What is gone cannot be read through the batch any more.
-        frame.head_len = 0;
-        Some((buffer, offload))
+        offered - items.len()
     }
 
     /// Takes the buffers that outgoing frame `i` lies in, if it lies in buffers of `pool`'s arena and
@@ -440,6 +450,43 @@ mod tests {
 
     fn pattern(len: usize) -> Vec<u8> {
         (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
+    }
+
+    /// Single buffers are taken up to the first frame that is none, or is not alone in its buffer.
+    #[test]
+    fn singles_are_taken_in_a_run() {
+        let arena = Arena::new(32, HugePages::Off).unwrap();
+        let mut pool = arena.pool();
+        let mut memory = RxMemory::new();
+        let (mut batch, _) = memory.lend();
+        let indices: Vec<_> = (0..5)
+            .map(|_| {
+                let mut buffer = pool.get().unwrap();
+                buffer.set_data(HEADROOM, 60);
+                let index = buffer.index();
+                batch.push_buffer(buffer, Offload::NONE);
+                index
+            })
+            .collect();
+        batch.append_buffer(pool.get().unwrap());
+        let items: Vec<_> = (0..5).map(|i| TxItem::whole(&batch, i, i != 2)).collect();
+        let prefixes = Prefixes::default();
+        let mut burst = Burst::new(&mut batch, &items, &prefixes, Features::NONE);
+        let mut run = |range| {
+            let mut got = Vec::new();
+            let taken = burst.take_singles(range, &pool, |buffer, offload| {
+                assert!(offload.is_none() && buffer.len() == 60 && buffer.headroom() == HEADROOM);
+                got.push(buffer.index());
+            });
+            assert_eq!(taken, got.len());
+            got
+        };
+        assert_eq!(run(0..5), indices[..2], "frame 2 has other items");
+        assert_eq!(run(0..1), [], "it is gone");
+        assert_eq!(run(3..5), indices[3..4], "frame 4 has two buffers");
+        assert_eq!(run(5..5), []);
+        batch.recycle(&mut pool);
+        assert_eq!(arena.free(), arena.frames());
     }
 
     /// One frame of a private head and two lent segments, sent with a prefix instead of its first bytes.

@@ -67,8 +67,12 @@ impl RxQueue for Rx {
         let (mut batch, _) = memory.lend();
         let mut queue = self.wire.lock();
         let Line { parcels, rest } = &mut *queue;
-        for _ in 0..parcels.len().min(limit).min(BATCH) {
-            let Some(parcel) = parcels.pop_front() else { break };
+        let count = parcels.len().min(limit).min(BATCH);
+        if rest.is_empty() {
+            batch.push_buffers(parcels.drain(..count).map(|parcel| (parcel.first, parcel.offload)));
+            return Ok(batch);
+        }
+        for parcel in parcels.drain(..count) {
             batch.push_buffer(parcel.first, parcel.offload);
             if parcel.rest > 0 {
                 rest.drain(..parcel.rest as usize).for_each(|buffer| batch.append_buffer(buffer));

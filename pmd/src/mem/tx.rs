@@ -22,21 +22,28 @@ impl Tx {
         Tx { owned, wire, unplugged, chain: Vec::with_capacity(32) }
     }
 
-    /// Sends a frame that has to be copied, or that lies in several buffers; false if there are none.
+    /// Sends a frame that has to be copied, or that lies in several buffers; gives its bytes, or `None` if there
+    /// are no buffers.
     #[inline(never)] // keeps the loop over single buffers short
-    fn send_chain(&mut self, burst: &mut Burst<'_, '_>, i: usize, pool: &mut Pool, line: &mut Line) -> bool {
-        let offload = burst.packed_offload(i);
+    fn send_chain(
+        &mut self,
+        burst: &mut Burst<'_, '_>,
+        i: usize,
+        pool: &mut Pool,
+        line: &mut Line,
+    ) -> Option<u64> {
+        let (offload, bytes) = (burst.packed_offload(i), burst.item(i).total() as u64);
         let taken = self.owned && burst.take(i, pool, &mut self.chain);
         if !taken && !burst.copy_to_buffers(i, pool, &mut self.chain) {
-            return false;
+            return None;
         }
         let rest = self.chain.len() as u32 - 1;
         let mut buffers = self.chain.drain(..);
         if let Some(first) = buffers.next() {
-            line.parcels.push_back(Parcel { first, offload, rest });
+            line.parcels.push(Parcel { first, offload, rest });
         }
         line.rest.extend(buffers);
-        true
+        Some(bytes)
     }
 }
 
@@ -49,25 +56,32 @@ impl TxQueue for Tx {
         }
         let wire = self.wire.clone();
         let mut line = wire.lock();
-        for i in 0..burst.len() {
-            if line.parcels.len() >= wire.capacity {
-                report.full = (burst.len() - i) as u32;
+        let (mut i, count) = (0, burst.len());
+        while i < count {
+            let room = wire.capacity.saturating_sub(line.parcels.len());
+            let end = count.min(i + room);
+            if self.owned {
+                let mut bytes = 0;
+                let taken = burst.take_singles(i..end, pool, |first, offload| {
+                    bytes += first.len() as u64;
+                    line.parcels.push(Parcel { first, offload, rest: 0 });
+                });
+                report.sent += taken as u32;
+                report.bytes += bytes;
+                i += taken;
+            }
+            if i == end {
+                report.full = (count - end) as u32;
                 break;
             }
-            if self.owned
-                && let Some((first, offload)) = burst.take_single(i, pool)
-            {
-                report.bytes += first.len() as u64;
-                line.parcels.push_back(Parcel { first, offload, rest: 0 });
-            } else {
-                let bytes = burst.item(i).total() as u64;
-                if !self.send_chain(burst, i, pool, &mut line) {
-                    report.no_frame += 1;
-                    continue;
+            match self.send_chain(burst, i, pool, &mut line) {
+                Some(bytes) => {
+                    report.sent += 1;
+                    report.bytes += bytes;
                 }
-                report.bytes += bytes;
+                None => report.no_frame += 1,
             }
-            report.sent += 1;
+            i += 1;
         }
         report
     }
