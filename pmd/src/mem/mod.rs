@@ -81,12 +81,18 @@ impl Line {
         self.parcels.push(Parcel { first: packet.first, offload: packet.offload, rest });
     }
 
+    /// Takes the next `count` packets, of which there are so many.
+    fn take(&mut self, count: usize) -> impl Iterator<Item = Packet> {
+        let Line { parcels, rest: further } = self;
+        parcels.drain(..count).map(|Parcel { first, offload, rest }| Packet {
+            first,
+            rest: if rest > 0 { further.drain(..rest as usize).collect() } else { Vec::new() },
+            offload,
+        })
+    }
+
     fn pop(&mut self) -> Option<Packet> {
-        if self.parcels.is_empty() {
-            return None;
-        }
-        let Parcel { first, offload, rest } = self.parcels.remove(0);
-        Some(Packet { first, rest: self.rest.drain(..rest as usize).collect(), offload })
+        self.take(self.parcels.len().min(1)).next()
     }
 }
 

@@ -28,7 +28,7 @@ impl Rx {
         let (mut batch, mut scratch) = memory.lend();
         let mut queue = self.wire.lock();
         let count = queue.parcels.len().min(limit).min(BATCH);
-        self.lent.extend((0..count).filter_map(|_| queue.pop()));
+        self.lent.extend(queue.take(count));
         for packet in &self.lent {
             let data = packet.first.data();
             let split = head.min(data.len());

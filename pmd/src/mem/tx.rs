@@ -61,10 +61,10 @@ impl TxQueue for Tx {
             let room = wire.capacity.saturating_sub(line.parcels.len());
             let end = count.min(i + room);
             if self.owned {
-                let mut bytes = 0;
+                let (parcels, mut bytes) = (&mut line.parcels, 0);
                 let taken = burst.take_singles(i..end, pool, |first, offload| {
                     bytes += first.len() as u64;
-                    line.parcels.push(Parcel { first, offload, rest: 0 });
+                    parcels.push(Parcel { first, offload, rest: 0 });
                 });
                 report.sent += taken as u32;
                 report.bytes += bytes;
