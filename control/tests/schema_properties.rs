@@ -78,6 +78,10 @@ fn kind(index: usize) -> impl Strategy<Value = PortKind> {
             }
         ),
         (0u64..=1_000_000_000, 60u16..=9018).prop_map(|(rate, size)| PortKind::Null(Null { rate, size })),
+        (any::<bool>(), option::of(mac()), 68u16..).prop_map(move |(client, mac, mtu)| {
+            let mode = if client { SocketMode::Client } else { SocketMode::Server };
+            PortKind::VhostUser(VhostUser { socket: format!("/run/{index} é.sock").into(), mode, mac, mtu })
+        }),
     ]
 }
 
@@ -93,6 +97,8 @@ fn port(index: usize, bridges: usize) -> impl Strategy<Value = Port> {
         kind(index),
     )
         .prop_map(move |(name, bridge, vlan, (isolated, hairpin), fdb_limit, queues, workers, kind)| {
+            // They have one for now.
+            let queues = queues.filter(|_| !matches!(kind, PortKind::VhostUser(_)));
             Port {
                 name: PortName::new(&format!("p{index}{name}")).unwrap(),
                 bridge: bridge_name(bridge),

@@ -17,6 +17,7 @@ pub mod lab;
 pub mod namespace;
 pub mod probe;
 pub mod service;
+pub mod testpmd;
 pub mod traffic;
 pub mod wait;
 

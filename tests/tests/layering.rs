@@ -28,7 +28,9 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let ours: BTreeSet<String> = packages.iter().map(name).collect();
     let uses = |package: &Value| {
         let all = package["dependencies"].as_array().expect("a list");
-        all.iter().map(name).filter(|dependency| ours.contains(dependency)).collect()
+        // A package of a registry has a source; one of ours is found by its path.
+        let local = all.iter().filter(|dependency| dependency["source"].is_null());
+        local.map(name).filter(|dependency| ours.contains(dependency)).collect()
     };
     packages.iter().map(|package| (name(package), uses(package))).collect()
 }

@@ -1,7 +1,23 @@
 //! Shared-memory rings to virtual machines and user-space stacks.
 //!
-//! This crate is the home of the devices whose other end is another process's memory: vhost-user
-//! (both ends), memif (both ends) and a guest-side stack. It sits between `pmd`, whose port contract
-//! its devices implement, and `vswitch`, which opens them. It is empty for now: the contract it will
-//! implement (lending, gather lists, offload metadata) is in `pmd`.
-#![forbid(unsafe_code)]
+//! Devices whose other end is another process's memory. It sits between `pmd`, whose port contract its devices
+//! implement, and `vswitch`, which opens them.
+//!
+//! [`memory`] is the other side's memory as we have it mapped; [`ring`] moves frames through a virtqueue in it,
+//! as queues of the port contract; [`seat`] hands a ring to a worker and takes it away again, between bursts;
+//! [`user`] is the vhost-user port: the socket, the messages, the thread that follows them. [`driver`] is the
+//! other end of a ring, for tests and benches and for whoever wants to be one.
+//!
+//! **Hostile until proven otherwise.** Everything in shared memory may change between two looks. A value is
+//! loaded once, checked, and only the checked copy is used; work per burst is bounded whatever the ring says; a
+//! ring that breaks the rules is out of use with a named reason, and nobody else notices.
+#![deny(unsafe_code)]
+
+pub mod driver;
+mod event;
+pub mod memory;
+pub mod ring;
+pub mod seat;
+pub mod user;
+
+pub use user::{Mode, Settings, VhostUserPort, open};

@@ -47,6 +47,7 @@ pub(super) fn check(config: &Config, places: &Places, errors: &mut Errors<'_>) {
     let mut names = HashSet::new();
     let mut interfaces = HashMap::new();
     let mut recordings = HashMap::new();
+    let mut sockets = HashMap::new();
     for (port, marks) in config.ports.iter().zip(&places.ports) {
         let mut report = |key: &str, message: String, hint: Option<String>| {
             errors.push(marks.of(key).as_ref(), &port_object(port.name.as_str()), message, hint);
@@ -76,6 +77,12 @@ pub(super) fn check(config: &Config, places: &Places, errors: &mut Errors<'_>) {
         {
             let message = format!("`write`: port \"{other}\" records into the same file");
             report("write", message, Some("give one of the two another file".to_owned()));
+        }
+        if let PortKind::VhostUser(vhost) = &port.kind
+            && let Some(other) = sockets.insert(&vhost.socket, &port.name)
+        {
+            let message = format!("`socket`: port \"{other}\" has the same");
+            report("socket", message, Some("give one of the two another socket".to_owned()));
         }
     }
     check_fdb(config, places, errors);

@@ -58,18 +58,29 @@ impl Endpoint {
 pub(super) fn decode_endpoint(section: &mut Section<'_, '_>, port: Option<&PortName>) -> Endpoint {
     let netns: Option<Netns> = section.text("netns");
     let ifname = section.text("ifname").or_else(|| default_ifname(section, port));
-    let mac: Option<MacAddress> = section.text("mac");
-    if let Some(mac) = mac.filter(|mac| !mac.is_station()) {
-        let hint = "multicast, broadcast and zero addresses cannot be an interface's".to_owned();
-        section.error_at("mac", format!("`mac`: {mac} is not the address of a station"), Some(hint));
-    }
-    let mtu = section.integer("mtu", 68..=65_535, " bytes").unwrap_or(Endpoint::MTU);
+    let mac = decode_mac(section);
+    let mtu = decode_mtu(section);
     let addresses = section.one_or_list("address");
     let addresses = addresses.iter().filter_map(|node| section.text_of("address", node)).collect();
     let gateways = section.one_or_list("gateway");
     let gateways = gateways.iter().filter_map(|node| section.text_of("gateway", node)).collect();
     let ifname = ifname.unwrap_or_else(InterfaceName::eth0);
     Endpoint { netns, ifname, mac, mtu, addresses, gateways }
+}
+
+/// `mac`: the address of a station.
+pub(super) fn decode_mac(section: &mut Section<'_, '_>) -> Option<MacAddress> {
+    let mac: Option<MacAddress> = section.text("mac");
+    if let Some(mac) = mac.filter(|mac| !mac.is_station()) {
+        let hint = "multicast, broadcast and zero addresses cannot be an interface's".to_owned();
+        section.error_at("mac", format!("`mac`: {mac} is not the address of a station"), Some(hint));
+    }
+    mac
+}
+
+/// `mtu` in bytes.
+pub(super) fn decode_mtu(section: &mut Section<'_, '_>) -> u16 {
+    section.integer("mtu", 68..=65_535, " bytes").unwrap_or(Endpoint::MTU)
 }
 
 /// The interface name of an endpoint that does not say it.

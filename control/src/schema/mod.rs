@@ -58,7 +58,9 @@ pub use endpoint::Endpoint;
 pub use error::ConfigError;
 pub use name::{BridgeName, InterfaceName, NameError, Netns, PortName};
 pub use nearest::nearest;
-pub use port::{Afxdp, Null, Packet, Pcap, Port, PortKind, Tap, Veth, VethDriver, XdpMode};
+pub use port::{
+    Afxdp, Null, Packet, Pcap, Port, PortKind, SocketMode, Tap, Veth, VethDriver, VhostUser, XdpMode,
+};
 pub use prefix::{IpPrefix, IpPrefixError};
 pub use switch::{HugePages, Limits, Switch, WorkerPlacement};
 pub use vlan::{VlanId, VlanIdError, VlanMode, VlanSet};

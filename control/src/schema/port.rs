@@ -9,11 +9,12 @@ use serde_json::{Value as Json, json};
 
 use super::bridge::FDB_LIMIT;
 use super::document::{Node, Value};
-use super::endpoint::{Endpoint, decode_endpoint};
+use super::endpoint::{Endpoint, decode_endpoint, decode_mac, decode_mtu};
 use super::name::{BridgeName, InterfaceName, Netns, PortName};
 use super::nearest::nearest;
 use super::section::{Marks, Section, code_list, short};
 use super::vlan::{VlanId, VlanMode, VlanSet};
+use crate::mac::MacAddress;
 
 /// `[[port]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub enum PortKind {
     Pcap(Pcap),
     /// `null`: a source and a sink.
     Null(Null),
+    /// `vhost-user`: a virtual machine, or a program with a network stack of its own.
+    VhostUser(VhostUser),
 }
 
 /// Settings of a `tap` port.
@@ -138,6 +141,29 @@ pub struct Null {
     pub size: u16,
 }
 
+/// Settings of a `vhost-user` port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VhostUser {
+    /// `socket`: the file of the unix socket.
+    pub socket: PathBuf,
+    /// `mode`: who connects to whom.
+    pub mode: SocketMode,
+    /// `mac`: the address of the other end's interface; none: one by the port's name.
+    pub mac: Option<MacAddress>,
+    /// `mtu` in bytes.
+    pub mtu: u16,
+}
+
+/// Which side of a socket the switch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SocketMode {
+    /// The switch listens.
+    #[default]
+    Server,
+    /// The other end listens; the switch connects, again and again.
+    Client,
+}
+
 const COMMON_KEYS: [&str; 11] = [
     "name",
     "bridge",
@@ -153,21 +179,35 @@ const COMMON_KEYS: [&str; 11] = [
 ];
 
 /// The port types of this version, each with the keys that only it and its like have.
-const TYPES: [(&str, &[&str]); 6] = [
+const TYPES: [(&str, &[&str]); 7] = [
     ("tap", &["netns", "ifname", "mac", "mtu", "address", "gateway"]),
     ("veth", &["netns", "ifname", "mac", "mtu", "address", "gateway", "driver"]),
     ("afxdp", &["device", "netns", "mode", "exclusive"]),
     ("packet", &["device", "netns", "exclusive"]),
     ("pcap", &["read", "write", "loop"]),
     ("null", &["rate", "size"]),
+    ("vhost-user", &["socket", "mode", "mac", "mtu"]),
 ];
 
 /// Port types that have a name and a place in the design, and no driver yet.
-const LATER_TYPES: [&str; 3] = ["vhost-user", "memif", "dpdk"];
+const LATER_TYPES: [&str; 2] = ["memif", "dpdk"];
 
 const DRIVERS: [(&str, VethDriver); 2] = [("packet", VethDriver::Packet), ("afxdp", VethDriver::Afxdp)];
 const MODES: [(&str, XdpMode); 3] =
     [("auto", XdpMode::Auto), ("zero-copy", XdpMode::ZeroCopy), ("copy", XdpMode::Copy)];
+
+const SOCKET_MODES: [(&str, SocketMode); 2] =
+    [("server", SocketMode::Server), ("client", SocketMode::Client)];
+
+impl SocketMode {
+    /// The word of the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SocketMode::Server => "server",
+            SocketMode::Client => "client",
+        }
+    }
+}
 
 impl VethDriver {
     /// The word of the configuration.
@@ -200,6 +240,7 @@ impl PortKind {
             PortKind::Packet(_) => "packet",
             PortKind::Pcap(_) => "pcap",
             PortKind::Null(_) => "null",
+            PortKind::VhostUser(_) => "vhost-user",
         }
     }
 
@@ -221,7 +262,7 @@ impl PortKind {
             PortKind::Afxdp(Afxdp { device, netns, .. }) | PortKind::Packet(Packet { device, netns, .. }) => {
                 Some((netns.as_ref(), device))
             }
-            PortKind::Pcap(_) | PortKind::Null(_) => None,
+            PortKind::Pcap(_) | PortKind::Null(_) | PortKind::VhostUser(_) => None,
         }
     }
 }
@@ -256,6 +297,9 @@ impl Port {
         let type_name = decode_type(&mut section);
         // What the default says is as good as not said.
         let queues = queues.filter(|queues| *queues != 1 || type_name == Some("afxdp"));
+        if queues.is_some() && type_name == Some("vhost-user") {
+            section.error_at("queues", "`queues`: a vhost-user port has one queue in this version", None);
+        }
         let kind = match type_name {
             Some("tap") => {
                 Some(PortKind::Tap(Tap { endpoint: decode_endpoint(&mut section, name.as_ref()) }))
@@ -272,6 +316,7 @@ impl Port {
                 rate: section.integer("rate", 0..=1_000_000_000, " frames a second").unwrap_or(0),
                 size: section.integer("size", 60..=9018, " bytes").unwrap_or(60),
             })),
+            Some("vhost-user") => decode_vhost_user(&mut section),
             _ => None,
         };
         let marks = finish(section, type_name);
@@ -452,6 +497,19 @@ fn decode_file(section: &mut Section<'_, '_>, key: &'static str) -> Option<PathB
     Some(PathBuf::from(text))
 }
 
+fn decode_vhost_user(section: &mut Section<'_, '_>) -> Option<PortKind> {
+    let socket = decode_file(section, "socket");
+    section.require("socket", "\"/run/vswitch/vm1.sock\"");
+    // `sun_path` of unix(7), with its final zero.
+    if socket.as_ref().is_some_and(|path| path.as_os_str().len() > 107) {
+        section.error_at("socket", "`socket`: the name of a socket has at most 107 bytes", None);
+    }
+    let mode = section.choice("mode", &SOCKET_MODES).unwrap_or_default();
+    let mac = decode_mac(section);
+    let mtu = decode_mtu(section);
+    Some(PortKind::VhostUser(VhostUser { socket: socket?, mode, mac, mtu }))
+}
+
 fn decode_pcap(section: &mut Section<'_, '_>) -> Pcap {
     let read = decode_file(section, "read");
     let write = decode_file(section, "write");
@@ -497,6 +555,13 @@ impl PortKind {
             PortKind::Null(null) => {
                 fields.extend((null.rate != 0).then_some(("rate", json!(null.rate))));
                 fields.extend((null.size != 60).then_some(("size", json!(null.size))));
+            }
+            PortKind::VhostUser(vhost) => {
+                fields.push(("socket", json!(vhost.socket.to_string_lossy())));
+                let changed = vhost.mode != SocketMode::default();
+                fields.extend(changed.then(|| ("mode", json!(vhost.mode.as_str()))));
+                fields.extend(vhost.mac.map(|mac| ("mac", json!(mac))));
+                fields.extend((vhost.mtu != Endpoint::MTU).then_some(("mtu", json!(vhost.mtu))));
             }
         }
     }

@@ -479,10 +479,16 @@ fn deleted(step: &Step) -> Option<&schema::Port> {
     }
 }
 
-/// Whether `old` has what `new` wants to have: its name, its interface, its device or a file it writes.
+/// Whether `old` has what `new` wants to have: its name, its interface, its device or its socket.
 pub(super) fn in_the_way(old: &schema::Port, new: &schema::Port) -> bool {
     let interface = |port: &schema::Port| {
         port.kind.interface().map(|(netns, name)| (netns.map(|netns| netns.path()), name.to_string()))
     };
-    old.name == new.name || (interface(old).is_some() && interface(old) == interface(new))
+    let socket = |port: &schema::Port| match &port.kind {
+        schema::PortKind::VhostUser(vhost) => Some(vhost.socket.clone()),
+        _ => None,
+    };
+    old.name == new.name
+        || (interface(old).is_some() && interface(old) == interface(new))
+        || (socket(old).is_some() && socket(old) == socket(new))
 }

@@ -14,7 +14,7 @@ use pmd::Fate;
 
 use super::apply::in_the_way;
 use super::attempts::Attempt;
-use super::ports::PortState;
+use super::ports::{PortState, Running};
 use super::{State, Switch};
 use crate::tables::fdb::Kind;
 use crate::worker::Event;
@@ -51,6 +51,7 @@ pub(super) fn start(
             }
             place = state.sweep(place);
             state.look(round % LOOK_ROUNDS);
+            state.notice_features();
             round += 1;
             state.take_outcomes(|_| false, Instant::now());
             state.bring_up();
@@ -90,6 +91,18 @@ impl State {
             .collect();
         for (index, incarnation, reason) in gone {
             self.take_down(index, incarnation, &reason);
+        }
+    }
+
+    /// Tells the workers when a port takes other frames than before: what a guest takes is agreed on while its
+    /// port is open.
+    fn notice_features(&mut self) {
+        let differs = |port: &Running| {
+            let Some((open, known)) = port.open().zip(self.snapshot.port(port.index)) else { return false };
+            open.features() != known.features
+        };
+        if self.ports.values().any(differs) {
+            self.publish();
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use control::schema::{self, PortKind, VethDriver, XdpMode};
+use control::schema::{self, PortKind, SocketMode, VethDriver, XdpMode};
 use pmd::netdev::address::Network;
 use pmd::netdev::{Links, Netns, Settings};
 use pmd::{Arena, Fate, Port, RxQueue, TxQueue, afxdp, null, packet, pcap, tap, veth};
@@ -218,6 +218,19 @@ pub fn open(port: &schema::Port, arena: &Arena, workers: usize) -> Result<Box<dy
             let open = packet::open(&config).map_err(|error| text(&error))?;
             Ok(Box::new(packet::PacketPort::new(open)))
         }
+        PortKind::VhostUser(user) => {
+            let settings = vhost::Settings {
+                socket: user.socket.clone(),
+                mode: match user.mode {
+                    SocketMode::Server => vhost::Mode::Server,
+                    SocketMode::Client => vhost::Mode::Client,
+                },
+                mac: user.mac.map_or_else(|| stable_mac(&name), Into::into),
+                mtu: user.mtu.into(),
+            };
+            let port = vhost::open(settings).and_then(vhost::VhostUserPort::new);
+            Ok(Box::new(port.map_err(|error| text(&error))?))
+        }
     }
 }
 
@@ -238,7 +251,7 @@ pub fn remove_interfaces<'a>(ports: impl IntoIterator<Item = &'a schema::Port>) 
             PortKind::Packet(packet) => {
                 packet::release(path(&packet.netns).as_deref(), packet.device.as_str())
             }
-            PortKind::Afxdp(_) | PortKind::Pcap(_) | PortKind::Null(_) => Ok(()),
+            PortKind::Afxdp(_) | PortKind::Pcap(_) | PortKind::Null(_) | PortKind::VhostUser(_) => Ok(()),
         };
         if let Err(error) = outcome {
             eprintln!("vswitchd: port \"{name}\" is no longer configured, but its interface stays: {error}");

@@ -69,6 +69,9 @@ pub(crate) struct PortArgs {
     /// afxdp: auto, zero-copy, copy
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
+    /// vhost-user: the file of the unix socket (`socket`; --socket is the control socket)
+    #[arg(long, value_name = "FILE")]
+    port_socket: Option<String>,
     /// afxdp, packet: take the device although the host has addresses on it
     #[arg(long)]
     exclusive: bool,
@@ -121,6 +124,7 @@ impl PortArgs {
             ("device", text(&self.device)),
             ("mode", text(&self.mode)),
             ("exclusive", flag(self.exclusive)),
+            ("socket", text(&self.port_socket)),
             ("read", text(&self.read)),
             ("write", text(&self.write)),
             ("loop", flag(self.repeat)),
@@ -193,6 +197,12 @@ mod tests {
             panic!("another type")
         };
         assert!(afxdp.exclusive && afxdp.device == "eth1" && afxdp.mode.as_str() == "copy");
+        let PortKind::VhostUser(vhost) =
+            port("add p --bridge b --type vhost-user --port-socket /s --mode client").unwrap().kind
+        else {
+            panic!("another type")
+        };
+        assert!(vhost.socket.as_os_str() == "/s" && vhost.mode.as_str() == "client");
         let veth =
             port("add p --bridge b --type veth --driver afxdp --trunk all --hairpin --fdb-limit 9").unwrap();
         assert!(matches!(&veth.vlan, VlanMode::Trunk { vlans, native: None } if vlans.is_all()));

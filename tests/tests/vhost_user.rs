@@ -1,0 +1,106 @@
+//! vhost-user ports with a front end of others: frames of a container reach a program with its own stack and come
+//! back, whichever side listens, and do so again after either side was gone.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use vswitch_tests::lab::{assert_conserved, await_up};
+use vswitch_tests::service::Service;
+use vswitch_tests::traffic::{await_ping, count_pings};
+use vswitch_tests::wait::SOON;
+use vswitch_tests::{Attachment, Container, Daemon, Lab, testpmd, wait_until};
+
+/// A switch with a container and a vhost-user port `vm`; `mode` is the switch's side.
+struct Scene {
+    container: Container,
+    daemon: Daemon,
+    lab: Lab,
+    mode: &'static str,
+}
+
+impl Scene {
+    fn start(mode: &'static str) -> Self {
+        let lab = Lab::new("vhost");
+        let container = lab.container("left", Attachment::Tap, 1500);
+        let port = format!(
+            "[[port]]\nname = \"vm\"\nbridge = \"blue\"\ntype = \"vhost-user\"\nsocket = \"{}\"\nmode = \"{mode}\"\n",
+            lab.folder().join("vm.sock").display()
+        );
+        let daemon = lab.start(&(Lab::configuration("[1]", &[&container]) + &port));
+        await_up(&daemon.ctl(), &["left", "vm"]);
+        Self { container, daemon, lab, mode }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.lab.folder().join("vm.sock")
+    }
+
+    fn program(&self, forwarding: &str) -> Service {
+        if self.mode == "client" {
+            // One that was killed leaves it behind, and the next one does not replace it.
+            let _ = std::fs::remove_file(self.socket());
+        }
+        testpmd::start(self.lab.folder(), &self.socket(), self.mode == "client", forwarding)
+    }
+
+    fn row(&self) -> Value {
+        self.daemon.ctl().port("vm").expect("the port is listed")
+    }
+
+    fn await_link(&self, link: &str) {
+        wait_until(&format!("the link of vm is {link}"), SOON, || self.row()["link"] == link);
+    }
+
+    /// Pings are answered by the program, every one of them.
+    fn assert_answers(&self) {
+        let address = "10.9.0.77".parse().expect("an address");
+        await_ping(&self.container.namespace, address);
+        assert_eq!(count_pings(&self.container.namespace, address, 200), 200);
+    }
+}
+
+#[test]
+fn a_program_with_its_own_stack_is_reached_whichever_side_listens() {
+    for mode in ["server", "client"] {
+        let scene = Scene::start(mode);
+        let row = scene.row();
+        assert_eq!((&row["state"], &row["link"], &row["mode"]), (&"up".into(), &"down".into(), &mode.into()));
+        let program = scene.program("icmpecho");
+        scene.await_link("up");
+        assert_eq!(scene.row()["mode"], format!("{mode}, split ring"));
+        scene.assert_answers();
+
+        // The program dies in the middle of everything, and another one takes its place.
+        drop(program);
+        scene.await_link("down");
+        let reason = scene.row()["reason"].to_string();
+        assert!(reason.starts_with("\"disconnected: "), "{reason}");
+        let _program = scene.program("icmpecho");
+        scene.assert_answers();
+        assert_conserved(&scene.daemon.ctl());
+    }
+}
+
+#[test]
+fn a_switch_that_was_killed_finds_the_other_end_again() {
+    let mut scene = Scene::start("client");
+    let _program = scene.program("icmpecho");
+    scene.assert_answers();
+    for _ in 0..3 {
+        scene.daemon.kill();
+        scene.daemon.start_again();
+        scene.await_link("up");
+        scene.assert_answers();
+    }
+}
+
+#[test]
+fn a_program_that_sends_all_it_can_is_received_and_every_frame_accounted_for() {
+    let scene = Scene::start("server");
+    let program = scene.program("txonly");
+    let frames = || scene.row()["rx_frames"].as_u64().unwrap_or(0);
+    wait_until("100,000 frames came in", SOON, || frames() > 100_000);
+    drop(program);
+    scene.await_link("down");
+    assert_conserved(&scene.daemon.ctl());
+}

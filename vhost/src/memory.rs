@@ -1,0 +1,250 @@
+//! Guest memory: what the other side shares with us, mapped, and how an address of its becomes one of ours.
+//!
+//! The vhost-user front end sends a table of regions with a descriptor each ("Memory region description" in
+//! vhost-user.rst). Descriptors of a ring hold guest addresses, the messages that set a ring up hold the front
+//! end's own addresses; both are looked up here. A table never changes: another one is another value, and a ring
+//! keeps the one that it was set up with for as long as it lives, so nothing that a worker may touch is unmapped.
+//!
+//! Knows nothing about rings. Does not read the memory: who does is in [`ring`](crate::ring).
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::ptr::NonNull;
+
+use vm_memory::{FileOffset, MmapRegion};
+
+/// Most regions of a table: as many descriptors as a message holds.
+pub const REGIONS: usize = 32;
+
+/// Most bytes of a region, with what lies before it in its file: 16 TB.
+const REGION_BYTES: u64 = 16 << 40;
+
+/// A page that is surely aligned for any mapping that is not of huge pages.
+const PAGE: u64 = 4096;
+
+/// A region as the front end describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionSpec {
+    /// Its guest address.
+    pub guest: u64,
+    /// Its address in the front end.
+    pub user: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Where it begins in its file.
+    pub offset: u64,
+}
+
+/// Why a table of regions is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// More than [`REGIONS`].
+    #[error("{0} memory regions, and at most {REGIONS} are taken")]
+    Count(usize),
+    /// Empty, too long, or beyond the end of the address space.
+    #[error("a memory region of {} bytes at {:#x}, file offset {:#x}, is none", .0.bytes, .0.guest, .0.offset)]
+    Range(RegionSpec),
+    /// Two regions have an address in common.
+    #[error("the memory regions at {0:#x} and {1:#x} overlap")]
+    Overlap(u64, u64),
+    /// The descriptor is no file that holds the region.
+    #[error("the memory region at {:#x} needs {} bytes from {:#x} on of a file that has {has}", .spec.guest, .spec.bytes, .spec.offset)]
+    Short {
+        /// The region.
+        spec: RegionSpec,
+        /// Bytes of the file; 0 for what is no file.
+        has: u64,
+    },
+    /// It could not be mapped.
+    #[error("mmap of the memory region at {guest:#x}: {error}")]
+    Map {
+        /// The region.
+        guest: u64,
+        /// What the kernel said.
+        error: String,
+    },
+}
+
+struct Region {
+    guest: u64,
+    user: u64,
+    bytes: u64,
+    host: NonNull<u8>,
+    /// Keeps it mapped.
+    _mapping: MmapRegion,
+}
+
+/// The memory of one guest.
+pub struct GuestMemory {
+    /// By guest address, without overlaps.
+    regions: Vec<Region>,
+}
+
+// SAFETY: the pointers are into shared mappings that stay where they are as long as the value lives; what is done
+// to the bytes behind them is up to the code that does it.
+unsafe impl Send for GuestMemory {}
+// SAFETY: as above.
+unsafe impl Sync for GuestMemory {}
+
+/// Which region an address was in last: most addresses are in the same one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hint(usize);
+
+impl GuestMemory {
+    /// Maps a table of regions.
+    ///
+    /// # Errors
+    /// A region that cannot be, overlapping ones, files that are too short.
+    pub fn map(table: impl IntoIterator<Item = (RegionSpec, File)>) -> Result<GuestMemory, MemoryError> {
+        let mut regions = Vec::new();
+        for (spec, file) in table {
+            if regions.len() == REGIONS {
+                return Err(MemoryError::Count(regions.len() + 1));
+            }
+            regions.push(map(spec, file)?);
+        }
+        regions.sort_by_key(|region| region.guest);
+        for pair in regions.windows(2) {
+            if pair[0].guest + pair[0].bytes > pair[1].guest {
+                return Err(MemoryError::Overlap(pair[0].guest, pair[1].guest));
+            }
+        }
+        Ok(GuestMemory { regions })
+    }
+
+    /// The bytes at guest address `address`: where they are, and how many of `bytes` lie together there (at
+    /// least one). `None` if the address is in no region, or `bytes` is 0.
+    #[inline]
+    pub fn guest(&self, hint: &mut Hint, address: u64, bytes: u64) -> Option<(NonNull<u8>, u64)> {
+        let mut region = self.regions.get(hint.0)?;
+        if address.wrapping_sub(region.guest) >= region.bytes {
+            region = self.find(hint, address)?;
+        }
+        let within = address - region.guest;
+        let together = bytes.min(region.bytes - within);
+        // SAFETY: `within` is below the region's length.
+        (together > 0).then(|| (unsafe { region.host.add(within as usize) }, together))
+    }
+
+    #[cold]
+    fn find(&self, hint: &mut Hint, address: u64) -> Option<&Region> {
+        let at = self.regions.partition_point(|region| region.guest <= address).checked_sub(1)?;
+        let region = &self.regions[at];
+        if address - region.guest >= region.bytes {
+            return None;
+        }
+        hint.0 = at;
+        Some(region)
+    }
+
+    /// All of `bytes` bytes at the front end's address `address`, in one region and aligned to `align`.
+    pub fn user(&self, address: u64, bytes: u64, align: usize) -> Option<NonNull<u8>> {
+        let holds = |region: &&Region| address >= region.user && address - region.user < region.bytes;
+        let region = self.regions.iter().find(holds)?;
+        let within = address - region.user;
+        if bytes > region.bytes - within {
+            return None;
+        }
+        // SAFETY: `within` is below the region's length.
+        let place = unsafe { region.host.add(within as usize) };
+        (place.as_ptr() as usize).is_multiple_of(align).then_some(place)
+    }
+}
+
+impl std::fmt::Debug for GuestMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bytes: u64 = self.regions.iter().map(|region| region.bytes).sum();
+        write!(f, "GuestMemory({} regions, {bytes} bytes)", self.regions.len())
+    }
+}
+
+fn map(spec: RegionSpec, file: File) -> Result<Region, MemoryError> {
+    let end = spec.offset.checked_add(spec.bytes).filter(|end| spec.bytes > 0 && *end <= REGION_BYTES);
+    let fits = |start: u64| start.checked_add(spec.bytes).is_some();
+    let (Some(end), true, true) = (end, fits(spec.guest), fits(spec.user)) else {
+        return Err(MemoryError::Range(spec));
+    };
+    // A descriptor that is no file could block or have side effects when it is mapped or touched.
+    let metadata = file.metadata().ok().filter(|metadata| metadata.is_file());
+    let has = metadata.as_ref().map_or(0, MetadataExt::size);
+    if end > has {
+        return Err(MemoryError::Short { spec, has });
+    }
+    // Huge pages are mapped in whole pages; the file's block size is theirs.
+    let block = metadata.map_or(PAGE, |metadata| metadata.blksize()).max(PAGE);
+    let start = spec.offset - spec.offset % block;
+    let bytes = (end.next_multiple_of(block).min(has) - start) as usize;
+    let failed = |error: String| MemoryError::Map { guest: spec.guest, error };
+    let mapping = MmapRegion::build(
+        Some(FileOffset::new(file, start)),
+        bytes,
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_SHARED | libc::MAP_NORESERVE,
+    )
+    .map_err(|error| failed(error.to_string()))?;
+    let base = NonNull::new(mapping.as_ptr())
+        .ok_or_else(|| failed(io::Error::from(io::ErrorKind::InvalidInput).to_string()))?;
+    // SAFETY: the mapping holds the file from `start` to at least `end`, and `offset` is between them.
+    let host = unsafe { base.add((spec.offset - start) as usize) };
+    Ok(Region { guest: spec.guest, user: spec.user, bytes: spec.bytes, host, _mapping: mapping })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::memfd;
+
+    fn spec(guest: u64, bytes: u64, offset: u64) -> RegionSpec {
+        RegionSpec { guest, user: guest.wrapping_add(1 << 40), bytes, offset }
+    }
+
+    fn table(specs: &[RegionSpec], file_bytes: u64) -> Result<GuestMemory, MemoryError> {
+        GuestMemory::map(specs.iter().map(|spec| (*spec, memfd(file_bytes).unwrap())))
+    }
+
+    #[test]
+    fn an_address_is_found_in_its_region_and_nowhere_else() {
+        let memory =
+            table(&[spec(0x10000, 0x1000, 0), spec(0, 0x1000, 0x1000), spec(0x1000, 0x2000, 0)], 0x2000);
+        let memory = memory.unwrap();
+        let mut hint = Hint::default();
+        // Across the end of a region lies what another file holds, or nothing.
+        for (address, bytes, together) in [
+            (0, 1, Some(1)),
+            (0xfff, 100, Some(1)),
+            (0x1000, 0x2000, Some(0x2000)),
+            (0x2fff, u64::MAX, Some(1)),
+            (0x3000, 1, None),
+            (0xffff, 2, None),
+            (0x10fff, 2, Some(1)),
+            (0x11000, 1, None),
+            (u64::MAX, u64::MAX, None),
+            (0, 0, None),
+        ] {
+            let found = memory.guest(&mut hint, address, bytes).map(|(_, together)| together);
+            assert_eq!(found, together, "{address:#x} {bytes}");
+        }
+        let user = |address: u64, bytes, align| memory.user((1 << 40) + address, bytes, align).is_some();
+        assert!(user(0x1000, 0x2000, 16) && user(0x1008, 8, 8));
+        assert!(!user(0x1000, 0x2001, 16) && !user(0x1008, 8, 16) && !user(0x3000, 1, 1));
+    }
+
+    #[test]
+    fn what_cannot_be_a_region_is_refused() {
+        let refused = |specs: &[RegionSpec]| table(specs, 0x2000).unwrap_err();
+        assert!(matches!(refused(&[spec(0, 0, 0)]), MemoryError::Range(_)));
+        assert!(matches!(refused(&[spec(u64::MAX - 5, 0x1000, 0)]), MemoryError::Range(_)));
+        assert!(matches!(refused(&[spec(0, 0x1000, u64::MAX - 5)]), MemoryError::Range(_)));
+        assert!(matches!(refused(&[spec(0, 1 << 63, 0)]), MemoryError::Range(_)));
+        assert!(matches!(refused(&[spec(0, 0x1000, 0x1001)]), MemoryError::Short { has: 0x2000, .. }));
+        let overlapping = [spec(0, 0x2000, 0), spec(0x1fff, 0x1000, 0)];
+        assert!(matches!(refused(&overlapping), MemoryError::Overlap(0, 0x1fff)));
+        let many: Vec<_> = (0..33).map(|i| spec(i << 12, 0x1000, 0)).collect();
+        assert!(matches!(refused(&many), MemoryError::Count(33)));
+        let null = File::open("/dev/zero").unwrap();
+        let device = GuestMemory::map([(spec(0, 0x1000, 0), null)]).unwrap_err();
+        assert!(matches!(device, MemoryError::Short { has: 0, .. }));
+    }
+}

@@ -1,0 +1,63 @@
+//! Reading memory that the other side may be writing at this moment.
+//!
+//! All loads of ring code go through here, so that a test can be the worst of all guests: one whose memory holds
+//! another value at every look. Indices are atomic; a descriptor is two words, each read once. Copies may be torn,
+//! and what is copied out is private from then on.
+#![allow(unsafe_code)]
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+
+/// How foreign memory is read.
+///
+/// # Safety
+/// An implementation reads nothing but the place that it is given.
+pub unsafe trait Access: Send {
+    /// Loads a number of 16 bits; what is read after it is at least as new.
+    ///
+    /// # Safety
+    /// The place is mapped, readable and aligned.
+    unsafe fn load(&mut self, at: NonNull<u16>) -> u16;
+
+    /// Loads a descriptor.
+    ///
+    /// # Safety
+    /// 16 bytes are mapped, readable and aligned to 8.
+    unsafe fn descriptor(&mut self, at: NonNull<[u64; 2]>) -> [u64; 2];
+
+    /// Copies bytes to private memory.
+    ///
+    /// # Safety
+    /// `to.len()` bytes are mapped and readable.
+    unsafe fn copy(&mut self, from: NonNull<u8>, to: &mut [u8]);
+}
+
+/// Reads what is there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Direct;
+
+// SAFETY: each method reads its argument's place only.
+unsafe impl Access for Direct {
+    #[inline]
+    unsafe fn load(&mut self, at: NonNull<u16>) -> u16 {
+        // SAFETY: aligned and mapped, says the caller; both sides access it atomically.
+        u16::from_le(unsafe { AtomicU16::from_ptr(at.as_ptr()) }.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    unsafe fn descriptor(&mut self, at: NonNull<[u64; 2]>) -> [u64; 2] {
+        let word = |i: usize| {
+            // SAFETY: aligned to 8 and mapped, says the caller.
+            u64::from_le(
+                unsafe { AtomicU64::from_ptr(at.cast::<u64>().add(i).as_ptr()) }.load(Ordering::Relaxed),
+            )
+        };
+        [word(0), word(1)]
+    }
+
+    #[inline]
+    unsafe fn copy(&mut self, from: NonNull<u8>, to: &mut [u8]) {
+        // SAFETY: readable, says the caller; `to` is private, so they do not overlap.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), to.len()) };
+    }
+}

@@ -1,0 +1,552 @@
+//! Rings against a driver of our own, decent and hostile.
+#![allow(unsafe_code)]
+
+use std::ptr::NonNull;
+
+use pmd::batch::HEAD;
+use pmd::offload::{Checksum, Gso, GsoKind};
+use pmd::{
+    Arena, Burst, Features, HugePages, Offload, Pool, Prefixes, RxMemory, RxQueue, TxItem, TxQueue, TxReport,
+};
+use proptest::prelude::*;
+
+use super::access::{Access, Direct};
+use super::rx::Rx;
+use super::split::{Layout, Split};
+use super::tx::Tx;
+use super::*;
+use crate::driver::memory::{GUEST, SharedMemory};
+use crate::driver::ring::{Descriptor, INDIRECT, NEXT, SplitDriver, WRITE};
+use crate::event::Bell;
+use crate::seat::{Owner, seat};
+
+const MEMORY: u64 = 1 << 20;
+const BUFFERS: u64 = 1 << 16;
+const SIZE: u16 = 16;
+
+const TERMS: Terms = Terms { header: 12, mergeable: true, features: Features::VIRTIO };
+
+/// A ring with its driver, and a place for it in a queue.
+struct Rig<A: Access = Direct> {
+    memory: Arc<SharedMemory>,
+    driver: SplitDriver,
+    owner: Owner<Lane<A>>,
+    alarm: Arc<Alarm>,
+    pool: Pool,
+}
+
+fn rig<A: Access>(terms: Terms, event_index: bool, access: A) -> (Rig<A>, crate::seat::Occupant<Lane<A>>) {
+    let memory = Arc::new(SharedMemory::new(MEMORY).unwrap());
+    let driver = SplitDriver::new(memory.clone(), 0, SIZE);
+    let (mut owner, occupant) = seat();
+    let ring = Split::new(memory.mapped(), &driver.layout(), event_index, access).unwrap();
+    owner.put(Lane { ring, terms, call: None, broken: None });
+    let pool = Arena::new(64, HugePages::Off).unwrap().pool();
+    (Rig { memory, driver, owner, alarm: Arc::new(Alarm::new().unwrap()), pool }, occupant)
+}
+
+fn receiver() -> (Rig, Rx) {
+    let (rig, occupant) = rig(TERMS, false, Direct);
+    let rx = Rx::new(occupant, Arc::new(Bell::new().unwrap()), rig.alarm.clone());
+    (rig, rx)
+}
+
+fn transmitter(terms: Terms) -> (Rig, Tx) {
+    let (rig, occupant) = rig(terms, false, Direct);
+    let tx = Tx::new(occupant, rig.alarm.clone());
+    (rig, tx)
+}
+
+impl<A: Access> Rig<A> {
+    /// Receives one burst: the frames, how many bytes of each lie in its head, and how many were refused.
+    fn receive(&mut self, rx: &mut Rx<A>) -> (Vec<Vec<u8>>, Vec<usize>, u32) {
+        let mut memory = RxMemory::new();
+        let batch = rx.receive(&mut memory, &mut self.pool, 64).unwrap();
+        let frames = (0..batch.len()).map(|i| {
+            let mut bytes = vec![0; batch.frame_len(i)];
+            assert!(batch.read(i, 0, &mut bytes));
+            bytes
+        });
+        let outcome = (
+            frames.collect(),
+            (0..batch.len()).map(|i| batch.head(i).len()).collect(),
+            batch.refused().total(),
+        );
+        rx.release(&mut self.pool);
+        outcome
+    }
+
+    /// Why the ring is out of use.
+    fn broken(&mut self) -> Option<BadRing> {
+        assert!(self.alarm.take(), "no alarm was raised");
+        self.owner.take().unwrap().broken
+    }
+
+    /// Writes header and frame over buffers of these sizes and offers them as one chain.
+    fn send(&mut self, first: u16, header: [u8; 12], frame: &[u8], cuts: &[u32]) {
+        let bytes = [&header[..], frame].concat();
+        let mut buffers = Vec::new();
+        let mut at = 0;
+        for &cut in cuts.iter().chain([&u32::MAX]) {
+            let len = (cut as usize).min(bytes.len() - at);
+            let offset = BUFFERS + u64::from(first) * 8192 + 2 * at as u64;
+            self.memory.write(offset, &bytes[at..at + len]);
+            buffers.push((offset, len as u32));
+            at += len;
+        }
+        self.driver.chain(first, &buffers, 0);
+        self.driver.offer(first);
+    }
+}
+
+/// Transmits one frame of these bytes.
+fn transmit(rig: &mut Rig, tx: &mut Tx, frame: &[u8], offload: Offload, features: Features) -> TxReport {
+    let mut memory = RxMemory::new();
+    let (mut batch, mut scratch) = memory.lend();
+    let place = scratch.take(frame.len());
+    place.copy_from_slice(frame);
+    batch.push_private(place, 0, offload);
+    let (items, prefixes) = ([TxItem::exclusive(0)], Prefixes::default());
+    tx.transmit(&mut Burst::new(&mut batch, &items, &prefixes, features), &mut rig.pool)
+}
+
+fn frame(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 7 + i / 256) as u8).collect()
+}
+
+#[test]
+fn frames_are_received_however_they_are_cut() {
+    let (mut rig, mut rx) = receiver();
+    // The header cut at every byte, zero-length descriptors in every place, many pieces.
+    let mut cuts: Vec<Vec<u32>> = (0..=12).map(|cut| vec![cut]).collect();
+    cuts.extend([vec![0, 0, 12, 0], vec![1; 12], vec![12, 14, 1, 1], vec![6, 0, 6, 0, 100, 0]]);
+    for len in [14, 60, HEAD, HEAD + 1, 1514, 3000] {
+        for cuts in &cuts {
+            let sent = frame(len);
+            rig.send(0, [0; 12], &sent, cuts);
+            let (frames, heads, refused) = rig.receive(&mut rx);
+            assert_eq!((frames, refused), (vec![sent], 0), "{len} {cuts:?}");
+            assert_eq!(heads, [len.min(HEAD)]);
+            assert_eq!(rig.driver.collect(), Some((0, 0)));
+        }
+    }
+    // More pieces than a batch has room for: copied whole.
+    let (memory, mut long) = (rig.memory.clone(), SplitDriver::new(rig.memory.clone(), 8192, 64));
+    rig.owner.take();
+    let ring = Split::new(memory.mapped(), &long.layout(), false, Direct).unwrap();
+    rig.owner.put(Lane { ring, terms: TERMS, call: None, broken: None });
+    let sent = frame(2000 - 12);
+    let bytes = [&[0; 12][..], &sent].concat();
+    let buffers: Vec<_> = (0..40).map(|i| (BUFFERS + i * 64, 50)).collect();
+    for (buffer, part) in buffers.iter().zip(bytes.chunks(50)) {
+        memory.write(buffer.0, part);
+    }
+    long.chain(0, &buffers, 0);
+    long.offer(0);
+    assert_eq!(rig.receive(&mut rx), (vec![sent], vec![1988], 0));
+    assert_eq!(long.collect(), Some((0, 0)));
+}
+
+#[test]
+fn an_indirect_table_is_followed() {
+    let (mut rig, mut rx) = receiver();
+    let sent = frame(500);
+    rig.memory.write(BUFFERS, &[0; 12]);
+    rig.memory.write(BUFFERS + 100, &sent);
+    let entries = [
+        Descriptor { address: GUEST + BUFFERS, bytes: 12, flags: NEXT, next: 2 },
+        Descriptor::default(),
+        Descriptor { address: GUEST + BUFFERS + 100, bytes: 500, flags: 0, next: 0 },
+    ];
+    let table: Vec<u8> = entries.iter().flat_map(|entry| entry.to_bytes()).collect();
+    rig.memory.write(BUFFERS + 4096, &table);
+    let address = GUEST + BUFFERS + 4096;
+    rig.driver.describe(5, Descriptor { address, bytes: 48, flags: INDIRECT, next: 0 });
+    rig.driver.offer(5);
+    assert_eq!(rig.receive(&mut rx).0, [sent]);
+    assert_eq!(rig.driver.collect(), Some((5, 0)));
+}
+
+#[test]
+fn frames_that_cannot_be_are_refused_and_their_buffers_given_back() {
+    let (mut rig, mut rx) = receiver();
+    rig.send(0, [0; 12], &frame(13), &[12]);
+    rig.send(2, [1, 0, 0, 0, 0, 0, 50, 0, 16, 0, 0, 0], &frame(60), &[12]);
+    let huge = (BUFFERS, 70_000);
+    rig.driver.chain(4, &[huge], 0);
+    rig.driver.offer(4);
+    rig.send(6, [0; 12], &frame(60), &[12]);
+    let (frames, _, refused) = rig.receive(&mut rx);
+    assert_eq!((frames, refused), (vec![frame(60)], 3));
+    let heads: Vec<u16> = std::iter::from_fn(|| rig.driver.collect()).map(|(head, _)| head).collect();
+    assert_eq!(heads, [0, 2, 4, 6]);
+}
+
+#[test]
+fn a_burst_is_shown_to_the_driver_when_it_is_over() {
+    let (mut rig, mut rx) = receiver();
+    rig.send(0, [0; 12], &frame(1514), &[12]);
+    let mut memory = RxMemory::new();
+    assert_eq!(rx.receive(&mut memory, &mut rig.pool, 64).unwrap().len(), 1);
+    assert_eq!(rig.driver.collect(), None);
+    rx.release(&mut rig.pool);
+    assert_eq!(rig.driver.collect(), Some((0, 0)));
+}
+
+#[test]
+fn a_ring_that_breaks_the_rules_is_out_of_use_with_a_reason() {
+    type Attack = (&'static str, fn(&mut Rig), BadRing);
+    let far = GUEST + MEMORY;
+    let attacks: [Attack; 14] = [
+        ("index jumps", |rig| rig.driver.set_available(18), BadRing::Overrun(17)),
+        ("index runs backwards", |rig| rig.driver.set_available(0), BadRing::Overrun(0xffff)),
+        ("head beyond the table", |rig| rig.driver.offer(16), BadRing::Head(16)),
+        ("head beyond any table", |rig| rig.driver.offer(0xffff), BadRing::Head(0xffff)),
+        (
+            "next beyond the table",
+            |rig| {
+                rig.driver.describe(0, Descriptor { address: GUEST, bytes: 5, flags: NEXT, next: 16 });
+                rig.driver.offer(0);
+            },
+            BadRing::Next(16),
+        ),
+        (
+            "a chain that bites its tail",
+            |rig| {
+                rig.driver.describe(0, Descriptor { address: GUEST, bytes: 5, flags: NEXT, next: 0 });
+                rig.driver.offer(0);
+            },
+            BadRing::Long(16),
+        ),
+        (
+            "a loop of empty buffers",
+            |rig| {
+                rig.driver.describe(3, Descriptor { address: u64::MAX, bytes: 0, flags: NEXT, next: 4 });
+                rig.driver.describe(4, Descriptor { address: u64::MAX, bytes: 0, flags: NEXT, next: 3 });
+                rig.driver.offer(3);
+            },
+            BadRing::Long(16),
+        ),
+        (
+            "a buffer to be written to",
+            |rig| {
+                rig.driver.chain(0, &[(0, 100)], WRITE);
+                rig.driver.offer(0);
+            },
+            BadRing::Direction { writable: true },
+        ),
+        (
+            "a buffer behind the memory",
+            |rig| {
+                rig.driver.chain(0, &[(MEMORY, 1)], 0);
+                rig.driver.offer(0);
+            },
+            BadRing::Address { address: far, bytes: 1 },
+        ),
+        (
+            "a buffer that ends behind the memory",
+            |rig| {
+                rig.driver.chain(0, &[(MEMORY - 60, 61)], 0);
+                rig.driver.offer(0);
+            },
+            BadRing::Address { address: far, bytes: 61 },
+        ),
+        (
+            "a buffer round the end of the address space",
+            |rig| {
+                rig.driver
+                    .describe(0, Descriptor { address: u64::MAX - 10, bytes: 100, ..Descriptor::default() });
+                rig.driver.offer(0);
+            },
+            BadRing::Address { address: u64::MAX - 10, bytes: 100 },
+        ),
+        (
+            "half an indirect table",
+            |rig| {
+                rig.driver.chain(0, &[(BUFFERS, 24)], INDIRECT);
+                rig.driver.offer(0);
+            },
+            BadRing::Indirect(24),
+        ),
+        (
+            "an indirect table in an indirect table",
+            |rig| {
+                let inner = Descriptor { address: GUEST + BUFFERS, bytes: 16, flags: INDIRECT, next: 0 };
+                rig.memory.write(BUFFERS, &inner.to_bytes());
+                rig.driver.describe(0, inner);
+                rig.driver.offer(0);
+            },
+            BadRing::Indirect(16),
+        ),
+        (
+            "an indirect table that reaches out of the memory",
+            |rig| {
+                rig.driver.chain(0, &[(MEMORY - 16, 32)], INDIRECT);
+                rig.driver.offer(0);
+            },
+            BadRing::Address { address: far - 16, bytes: 32 },
+        ),
+    ];
+    for (name, attack, reason) in attacks {
+        let (mut rig, mut rx) = receiver();
+        // What came before the attack arrives.
+        rig.send(8, [0; 12], &frame(60), &[12]);
+        let before = rig.receive(&mut rx).0;
+        assert_eq!(before.len(), 1, "{name}");
+        attack(&mut rig);
+        for _ in 0..3 {
+            assert_eq!(rig.receive(&mut rx).0.len(), 0, "{name}");
+        }
+        assert!(!rx.arm());
+        assert_eq!(rig.broken(), Some(reason), "{name}");
+    }
+}
+
+#[test]
+fn a_long_indirect_chain_and_many_of_them_cost_a_bounded_burst() {
+    let empty = |next| Descriptor { flags: NEXT, next, ..Descriptor::default() };
+    let offer_table = |rig: &mut Rig, entries: u16, last: u16| {
+        let mut table: Vec<u8> = (1..entries).flat_map(|next| empty(next).to_bytes()).collect();
+        table.extend(Descriptor { flags: last, ..Descriptor::default() }.to_bytes());
+        rig.memory.write(BUFFERS, &table);
+        rig.driver.chain(0, &[(BUFFERS, table.len() as u32)], INDIRECT);
+    };
+    let (mut rig, mut rx) = receiver();
+    offer_table(&mut rig, 1025, 0);
+    rig.driver.offer(0);
+    rig.receive(&mut rx);
+    assert_eq!(rig.broken(), Some(BadRing::Long(1024)));
+
+    let (mut rig, mut rx) = receiver();
+    offer_table(&mut rig, 1000, 0);
+    (0..16).for_each(|_| rig.driver.offer(0));
+    rig.receive(&mut rx);
+    assert_eq!(rig.broken(), Some(BadRing::Work));
+}
+
+#[test]
+fn rings_that_are_none_are_refused() {
+    let memory = SharedMemory::new(MEMORY).unwrap();
+    let good = SplitDriver::new(Arc::new(SharedMemory::new(MEMORY).unwrap()), 0, SIZE).layout();
+    let refusal = |layout: Layout| Split::new(memory.mapped(), &layout, false, Direct).map(drop).unwrap_err();
+    for size in [0, 1 << 16, 3, 100, 65_537, u32::MAX] {
+        assert_eq!(refusal(Layout { size, ..good }), BadRing::Size(size));
+    }
+    let outside = |address| BadRing::Place { part: "used ring", address };
+    for address in [0, u64::MAX, good.used + 2, good.used + MEMORY, (1 << 40) + MEMORY - 8] {
+        assert_eq!(refusal(Layout { used: address, ..good }), outside(address));
+    }
+    assert!(matches!(refusal(Layout { descriptors: good.descriptors + 8, ..good }), BadRing::Place { .. }));
+    assert!(matches!(refusal(Layout { available: good.available + 1, ..good }), BadRing::Place { .. }));
+    let end = (1 << 40) + MEMORY - 16;
+    assert!(matches!(refusal(Layout { descriptors: end, ..good }), BadRing::Place { .. }));
+}
+
+#[test]
+fn a_frame_fills_as_many_buffers_as_it_needs() {
+    let (mut rig, mut tx) = transmitter(TERMS);
+    for head in 0..8 {
+        rig.driver.chain(head, &[(BUFFERS + u64::from(head) * 512, 512)], WRITE);
+        rig.driver.offer(head);
+    }
+    let sent = frame(1514);
+    let report = transmit(&mut rig, &mut tx, &sent, Offload::NONE, Features::VIRTIO);
+    assert_eq!((report.sent, report.bytes, report.total()), (1, 1514, 1));
+    let used: Vec<_> = std::iter::from_fn(|| rig.driver.collect()).collect();
+    assert_eq!(used, [(0, 512), (1, 512), (2, 502)]);
+    let mut bytes = vec![0; 1526];
+    rig.memory.read(BUFFERS, &mut bytes);
+    assert_eq!((&bytes[..12], &bytes[12..]), (&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0][..], &sent[..]));
+    // Five buffers are left: too few for this one, enough for the next.
+    assert_eq!(transmit(&mut rig, &mut tx, &frame(2600), Offload::NONE, Features::VIRTIO).full, 1);
+    assert_eq!(transmit(&mut rig, &mut tx, &frame(2500), Offload::NONE, Features::VIRTIO).sent, 1);
+    assert_eq!(rig.driver.collect(), Some((3, 512)));
+    rig.owner.take();
+    assert_eq!(transmit(&mut rig, &mut tx, &sent, Offload::NONE, Features::VIRTIO).down, 1);
+}
+
+#[test]
+fn without_mergeable_buffers_a_frame_fits_its_chain_or_is_refused() {
+    let terms = Terms { header: 10, mergeable: false, features: Features::NONE };
+    let (mut rig, mut tx) = transmitter(terms);
+    rig.driver.chain(0, &[(BUFFERS, 10), (BUFFERS + 64, 100)], WRITE);
+    rig.driver.offer(0);
+    assert_eq!(transmit(&mut rig, &mut tx, &frame(101), Offload::NONE, Features::NONE).refused, 1);
+    assert_eq!(rig.driver.collect(), None);
+    let sent = frame(100);
+    assert_eq!(transmit(&mut rig, &mut tx, &sent, Offload::NONE, Features::NONE).sent, 1);
+    assert_eq!(rig.driver.collect(), Some((0, 110)));
+    let mut bytes = vec![0; 100];
+    rig.memory.read(BUFFERS + 64, &mut bytes);
+    assert_eq!(bytes, sent);
+    assert_eq!(transmit(&mut rig, &mut tx, &sent, Offload::NONE, Features::NONE).full, 1);
+}
+
+#[test]
+fn a_guest_gets_the_metadata_that_it_takes_and_complete_frames_otherwise() {
+    let partial = Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, ..Offload::NONE };
+    let train = Offload { gso: Some(Gso { kind: GsoKind::Tcp4, size: 500, ecn: false }), ..partial };
+    let verified = Offload { checksum: Checksum::Verified, ..Offload::NONE };
+    let header_of = |takes: Features, told: Features, offload| {
+        let (mut rig, mut tx) = transmitter(Terms { features: takes, ..TERMS });
+        rig.driver.chain(0, &[(BUFFERS, 4096)], WRITE);
+        rig.driver.offer(0);
+        let report = transmit(&mut rig, &mut tx, &frame(1500), offload, told);
+        let mut bytes = vec![0; 12 + 1500];
+        rig.memory.read(BUFFERS, &mut bytes);
+        (report.sent, bytes[0], bytes[1], bytes[12 + 50..12 + 52].to_vec())
+    };
+    let untouched = frame(1500)[50..52].to_vec();
+    assert_eq!(header_of(Features::VIRTIO, Features::VIRTIO, train), (1, 1, 1, untouched.clone()));
+    assert_eq!(header_of(Features::VIRTIO, Features::VIRTIO, verified).1, 2);
+    assert_eq!(header_of(Features::NONE, Features::NONE, verified).1, 0);
+    let (sent, flags, kind, checksum) = header_of(Features::NONE, Features::NONE, partial);
+    assert!((sent, flags, kind) == (1, 0, 0) && checksum != untouched);
+    // The worker has not been told yet that the guest takes less than the last one did.
+    assert_eq!(header_of(Features::NONE, Features::VIRTIO, train).0, 0);
+}
+
+#[test]
+fn hostile_receive_buffers_break_the_ring_and_nothing_else() {
+    let (mut rig, mut tx) = transmitter(TERMS);
+    rig.driver.chain(0, &[(BUFFERS, 2048)], 0);
+    rig.driver.offer(0);
+    assert_eq!(transmit(&mut rig, &mut tx, &frame(60), Offload::NONE, Features::VIRTIO).down, 1);
+    assert_eq!(transmit(&mut rig, &mut tx, &frame(60), Offload::NONE, Features::VIRTIO).down, 1);
+    assert_eq!(rig.broken(), Some(BadRing::Direction { writable: false }));
+
+    // Buffers of no bytes: used up, and no frame in them.
+    let (mut rig, mut tx) = transmitter(TERMS);
+    rig.driver.chain(0, &[(BUFFERS, 0)], WRITE);
+    (0..16).for_each(|_| rig.driver.offer(0));
+    assert_eq!(transmit(&mut rig, &mut tx, &frame(60), Offload::NONE, Features::VIRTIO).full, 1);
+    assert_eq!(rig.driver.collect(), None);
+}
+
+#[test]
+fn kicks_are_wanted_asleep_and_calls_made_when_wanted() {
+    for event_index in [false, true] {
+        let (mut rig, occupant) = rig(TERMS, event_index, Direct);
+        let bell = Arc::new(Bell::new().unwrap());
+        let mut rx = Rx::new(occupant, bell, rig.alarm.clone());
+        rig.receive(&mut rx);
+        let wants =
+            |rig: &Rig| if event_index { rig.driver.kick_event() == 1 } else { rig.driver.wants_kick() };
+        assert!(!wants(&rig));
+        rig.send(0, [0; 12], &frame(60), &[]);
+        assert!(rx.arm(), "there is a frame");
+        assert_eq!(rig.receive(&mut rx).0.len(), 1);
+        assert!(!rx.arm() && wants(&rig));
+
+        rig.receive(&mut rx);
+        let lane = &mut rig.owner.take().unwrap();
+        rig.driver.want_call(false);
+        rig.driver.set_call_event(2);
+        lane.ring.complete(0, 0);
+        assert!(!lane.ring.publish());
+        rig.driver.want_call(true);
+        lane.ring.complete(0, 0);
+        assert!(lane.ring.publish(), "the chain of index 2 is used now: {event_index}");
+        assert!(!lane.ring.publish(), "nothing is new");
+    }
+}
+
+#[test]
+fn a_successor_goes_on_where_the_ring_stopped() {
+    let (mut rig, mut rx) = receiver();
+    for round in 0..70_000u32 {
+        rig.send(0, [0; 12], &round.to_le_bytes().repeat(15), &[]);
+        if round % 1000 == 999 {
+            let lane = rig.owner.take().unwrap();
+            assert_eq!(lane.ring.position(), round as u16);
+            let ring = Split::new(rig.memory.mapped(), &rig.driver.layout(), false, Direct).unwrap();
+            rig.owner.put(Lane { ring, ..lane });
+        }
+        assert_eq!(rig.receive(&mut rx).0, [round.to_le_bytes().repeat(15)]);
+        assert_eq!(rig.driver.collect(), Some((0, 0)));
+    }
+}
+
+/// Memory that holds another value at every look, and a count of looks.
+struct Flip {
+    values: Box<dyn FnMut() -> u64 + Send>,
+    looks: Arc<std::sync::atomic::AtomicU64>,
+}
+
+// SAFETY: reads nothing at all.
+unsafe impl Access for Flip {
+    unsafe fn load(&mut self, _at: NonNull<u16>) -> u16 {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        (self.values)() as u16
+    }
+
+    unsafe fn descriptor(&mut self, _at: NonNull<[u64; 2]>) -> [u64; 2] {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        [(self.values)(), (self.values)()]
+    }
+
+    unsafe fn copy(&mut self, _from: NonNull<u8>, to: &mut [u8]) {
+        to.fill_with(|| (self.values)() as u8);
+    }
+}
+
+/// Values that come near to what a ring can hold: mostly small numbers, addresses in and about the memory, flags.
+fn flipping(mut state: u64) -> Box<dyn FnMut() -> u64 + Send> {
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    Box::new(move || {
+        let value = next();
+        match value % 8 {
+            0 => value,
+            1 => u64::MAX - value % 4096,
+            2 | 3 => value % 18,
+            4 | 5 => GUEST + value % (MEMORY + 4096),
+            // A descriptor's second word: a length, flags, a next.
+            _ => (value % 5000) | ((value >> 20 & 7) << 32) | ((value >> 24 & 15) << 48),
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Whatever the memory says, and however it changes between two looks: nothing but the memory is touched, the
+    /// work is bounded, and what cannot be is refused.
+    #[test]
+    fn no_values_at_all_do_harm(seed in 1u64.., mergeable: bool, event_index: bool) {
+        let looks = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let flip = |seed| Flip { values: flipping(seed), looks: looks.clone() };
+        let terms = Terms { mergeable, ..TERMS };
+        let (mut receiving, occupant) = rig(terms, event_index, flip(seed));
+        let mut rx = Rx::new(occupant, Arc::new(Bell::new().unwrap()), receiving.alarm.clone());
+        let (mut sending, occupant) = rig(terms, event_index, flip(seed.rotate_left(17) | 1));
+        let mut tx = Tx::new(occupant, sending.alarm.clone());
+        let mut memory = RxMemory::new();
+        let (items, prefixes) = ([TxItem::exclusive(0)], Prefixes::default());
+        for round in 0..64 {
+            looks.store(0, Ordering::Relaxed);
+            let mut batch = rx.receive(&mut memory, &mut receiving.pool, 64).unwrap();
+            prop_assert!(batch.len() <= 64);
+            if !batch.is_empty() {
+                let mut burst = Burst::new(&mut batch, &items, &prefixes, Features::VIRTIO);
+                prop_assert_eq!(tx.transmit(&mut burst, &mut sending.pool).total(), 1);
+            }
+            batch.recycle(&mut receiving.pool);
+            rx.release(&mut receiving.pool);
+            rx.arm();
+            prop_assert!(looks.load(Ordering::Relaxed) < 4 * u64::from(BURST_DESCRIPTORS));
+            // A broken ring comes back as another one.
+            for (rig, seed) in [(&mut receiving, seed ^ round), (&mut sending, seed ^ round << 8)] {
+                if rig.alarm.take() && rig.owner.take().is_some() {
+                    let access = flip(seed | 1);
+                    let ring = Split::new(rig.memory.mapped(), &rig.driver.layout(), event_index, access).unwrap();
+                    rig.owner.put(Lane { ring, terms, call: None, broken: None });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Feature bits of virtio-net and of the ring, and what they mean for a lane.
+//!
+//! Virtual I/O Device 1.2, sections 5.1.3 (virtio-net) and 6 (reserved bits). "Host" is us, "guest" is the other
+//! end: what has GUEST in its name it takes from us, what has HOST we take from it.
+
+use pmd::Features;
+use pmd::virtio::{HEADER, SHORT_HEADER};
+
+use crate::ring::Terms;
+
+const CSUM: u64 = 1 << 0;
+const GUEST_CSUM: u64 = 1 << 1;
+const GUEST_TSO4: u64 = 1 << 7;
+const GUEST_TSO6: u64 = 1 << 8;
+const GUEST_ECN: u64 = 1 << 9;
+const HOST_TSO4: u64 = 1 << 11;
+const HOST_TSO6: u64 = 1 << 12;
+const HOST_ECN: u64 = 1 << 13;
+const MRG_RXBUF: u64 = 1 << 15;
+const INDIRECT_DESC: u64 = 1 << 28;
+/// Chains of events by index, both ways.
+pub const EVENT_IDX: u64 = 1 << 29;
+/// Vhost-user's own: there are protocol features, and rings begin disabled.
+pub const PROTOCOL_FEATURES: u64 = 1 << 30;
+const VERSION_1: u64 = 1 << 32;
+const GUEST_USO4: u64 = 1 << 54;
+const GUEST_USO6: u64 = 1 << 55;
+const HOST_USO: u64 = 1 << 56;
+
+/// What we offer.
+pub const OFFERED: u64 = CSUM
+    | GUEST_CSUM
+    | GUEST_TSO4
+    | GUEST_TSO6
+    | GUEST_ECN
+    | HOST_TSO4
+    | HOST_TSO6
+    | HOST_ECN
+    | MRG_RXBUF
+    | INDIRECT_DESC
+    | EVENT_IDX
+    | PROTOCOL_FEATURES
+    | VERSION_1
+    | GUEST_USO4
+    | GUEST_USO6
+    | HOST_USO;
+
+/// What the features that both have mean for the frames of a ring.
+pub fn terms(features: u64) -> Terms {
+    let has = |bits| features & bits == bits;
+    let mergeable = has(MRG_RXBUF);
+    let takes = [
+        (GUEST_CSUM, Features::CHECKSUM),
+        (GUEST_CSUM | GUEST_TSO4, Features::TSO4),
+        (GUEST_CSUM | GUEST_TSO6, Features::TSO6),
+        (GUEST_CSUM | GUEST_ECN, Features::ECN),
+        (GUEST_CSUM | GUEST_USO4 | GUEST_USO6, Features::USO),
+    ];
+    let takes = takes.into_iter().filter(|(bits, _)| has(*bits));
+    Terms {
+        // Section 5.1.6.1: a legacy header has no `num_buffers` without mergeable buffers.
+        header: if has(VERSION_1) || mergeable { HEADER } else { SHORT_HEADER },
+        mergeable,
+        features: takes.fold(Features::NONE, |all, (_, feature)| all.with(feature)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_is_given_what_it_takes() {
+        let all = terms(OFFERED);
+        assert_eq!(all, Terms { header: 12, mergeable: true, features: Features::VIRTIO });
+        let plain = terms(VERSION_1);
+        assert_eq!(plain, Terms { header: 12, mergeable: false, features: Features::NONE });
+        assert_eq!(terms(0).header, 10);
+        // A train needs a partial checksum, and USO both kinds.
+        assert_eq!(terms(GUEST_TSO4 | GUEST_USO4).features, Features::NONE);
+        assert!(!terms(GUEST_CSUM | GUEST_USO4).features.contains(Features::USO));
+    }
+}

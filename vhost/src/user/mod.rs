@@ -1,0 +1,119 @@
+//! `vhost-user`: virtual machines, and containers whose application brings its own stack.
+//!
+//! The other end, the front end (QEMU, DPDK's virtio-user), shares its memory and its rings by messages over a unix
+//! socket; either side may be the one that listens. We are the back end: vhost-user.rst of QEMU's documentation, and
+//! Virtual I/O Device 1.2, section 5.1, for the device. One queue pair, split ring.
+//!
+//! A thread for each port follows the messages; workers find a ring in their [`seat`](crate::seat), or none. The
+//! port stays open whatever the other end does: it is connected or not, which [`Port::link`] tells, with a reason
+//! that begins with a word of this list:
+//!
+//! | word | meaning |
+//! | --- | --- |
+//! | `disconnected` | nobody is there, or it has not started its rings |
+//! | `bad-ring` | a ring breaks the rules; the connection was closed |
+//! | `bad-message` | a message breaks the rules, or asks for what cannot be; the connection was closed |
+
+mod features;
+mod open;
+mod service;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pmd::{Fate, Fault, Features, Link, Port, RxQueue, TxQueue};
+
+pub use self::open::{Mode, OpenError, OpenVhostUser, Settings, open};
+use self::service::Service;
+use self::session::{Place, RINGS, Session, SharedStatus, Status};
+use crate::event::Bell;
+use crate::ring::Alarm;
+use crate::ring::rx::Rx;
+use crate::ring::tx::Tx;
+use crate::seat::seat;
+
+/// An open vhost-user port.
+pub struct VhostUserPort {
+    mac: [u8; 6],
+    mtu: u32,
+    mode: Mode,
+    status: SharedStatus,
+    rx: Vec<Box<dyn RxQueue>>,
+    tx: Vec<Box<dyn TxQueue>>,
+    _service: Service,
+}
+
+impl VhostUserPort {
+    /// A port over what [`open`] opened; needs no privilege.
+    ///
+    /// # Errors
+    /// No descriptor or thread could be had.
+    pub fn new(open: OpenVhostUser) -> Result<VhostUserPort, OpenError> {
+        let Settings { mac, mtu, mode, .. } = open.settings;
+        let alarm = Arc::new(Alarm::new().map_err(OpenError::Resources)?);
+        let bell = Arc::new(Bell::new().map_err(OpenError::Resources)?);
+        let (rx_owner, rx_seat) = seat();
+        let (tx_owner, tx_seat) = seat();
+        let rx = Rx::new(rx_seat, bell.clone(), alarm.clone());
+        let tx = Tx::new(tx_seat, alarm.clone());
+        // The guest's receive queue comes first (section 5.1.2).
+        let places = [Place { owner: tx_owner, bell: None }, Place { owner: rx_owner, bell: Some(bell) }];
+        let reason = "disconnected: nobody has connected yet".into();
+        let status: SharedStatus = Arc::new(Mutex::new(Status { reason, ..Status::default() }));
+        let service = Service::start(open, Session::new(places, status.clone()), alarm)
+            .map_err(OpenError::Resources)?;
+        let (rx, tx) = (vec![Box::new(rx) as _], vec![Box::new(tx) as _]);
+        Ok(VhostUserPort { mac, mtu, mode, status, rx, tx, _service: service })
+    }
+
+    fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Port for VhostUserPort {
+    fn kind(&self) -> &'static str {
+        "vhost-user"
+    }
+
+    fn mode(&self) -> &str {
+        let running = self.status().running == [true; RINGS];
+        match (self.mode, running) {
+            (Mode::Server, false) => "server",
+            (Mode::Server, true) => "server, split ring",
+            (Mode::Client, false) => "client",
+            (Mode::Client, true) => "client, split ring",
+        }
+    }
+
+    fn mac(&self) -> Option<[u8; 6]> {
+        Some(self.mac)
+    }
+
+    fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
+    fn features(&self) -> Features {
+        self.status().features
+    }
+
+    fn link(&self) -> Link {
+        let status = self.status();
+        if status.running == [true; RINGS] { Link::up() } else { Link::down(status.reason) }
+    }
+
+    fn take_rx(&mut self) -> Vec<Box<dyn RxQueue>> {
+        std::mem::take(&mut self.rx)
+    }
+
+    fn take_tx(&mut self) -> Vec<Box<dyn TxQueue>> {
+        std::mem::take(&mut self.tx)
+    }
+
+    fn close(self: Box<Self>, _fate: Fate) -> Result<(), Fault> {
+        Ok(())
+    }
+}

@@ -1,0 +1,245 @@
+//! The thread of a port: it finds the other end, follows its messages, and starts again when it is gone.
+//!
+//! It blocks, and nobody waits for it: not the workers, which find a ring in their seat or none, and not the other
+//! ports. Whoever ends the port shuts the connection down under it.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::net::RecvFlags;
+use vhost_protocol::vhost_user::{BackendReqHandler, Error, VhostUserBackendReqHandlerMut};
+
+use super::open::{self, Listening, Mode, OpenVhostUser};
+use super::session::Session;
+use crate::event::signal;
+use crate::ring::Alarm;
+
+/// How often a client tries to connect.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// How long a front end that broke the rules has to wait, doubled each time up to the second figure.
+const PENALTY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+
+/// What the thread and its owner share.
+struct Control {
+    stopping: AtomicBool,
+    wake: OwnedFd,
+    /// The connection, to be cut off by whoever ends the port.
+    connection: Mutex<Option<UnixStream>>,
+}
+
+impl Control {
+    fn connection(&self) -> std::sync::MutexGuard<'_, Option<UnixStream>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}
+
+/// A running thread; it ends when this is dropped.
+pub(super) struct Service {
+    control: Arc<Control>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Service {
+    /// Starts the thread.
+    pub(super) fn start(open: OpenVhostUser, session: Session, alarm: Arc<Alarm>) -> io::Result<Service> {
+        let control = Arc::new(Control {
+            stopping: AtomicBool::new(false),
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            connection: Mutex::default(),
+        });
+        let work = Work {
+            listening: open.listening,
+            socket: open.settings.socket,
+            mode: open.settings.mode,
+            session: Arc::new(Mutex::new(session)),
+            alarm,
+            control: control.clone(),
+        };
+        let thread = std::thread::Builder::new().name("vhost-user".into()).spawn(move || work.run())?;
+        Ok(Service { control, thread: Some(thread) })
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.control.stopping.store(true, Ordering::Release);
+        signal(self.control.wake.as_fd());
+        if let Some(connection) = &*self.control.connection() {
+            let _ = connection.shutdown(std::net::Shutdown::Both);
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// How a session ended.
+enum End {
+    /// The other end is gone; it may come back at once.
+    Gone(String),
+    /// It broke the rules.
+    Fault(String),
+}
+
+struct Work {
+    listening: Option<Listening>,
+    socket: std::path::PathBuf,
+    mode: Mode,
+    session: Arc<Mutex<Session>>,
+    alarm: Arc<Alarm>,
+    control: Arc<Control>,
+}
+
+impl Work {
+    fn run(self) {
+        let mut penalty = PENALTY.0;
+        while let Some(connection) = self.connect() {
+            match self.serve(connection) {
+                End::Gone(reason) => {
+                    self.lock().end(reason);
+                    penalty = PENALTY.0;
+                }
+                End::Fault(reason) => {
+                    eprintln!("vswitchd: vhost-user {}: {reason}", self.socket.display());
+                    self.lock().end(reason);
+                    self.pause(penalty);
+                    penalty = (2 * penalty).min(PENALTY.1);
+                }
+            }
+        }
+        self.lock().end("disconnected: the port is closed".into());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the time, or the end.
+    fn pause(&self, time: Duration) {
+        let timeout = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+        let _ = poll(&mut [PollFd::new(&self.control.wake, PollFlags::IN)], Some(&timeout));
+    }
+
+    /// The next connection. `None` if the port ends.
+    fn connect(&self) -> Option<UnixStream> {
+        while !self.control.is_stopping() {
+            let attempt = match &self.listening {
+                Some(Listening { socket, .. }) => {
+                    let mut fds =
+                        [PollFd::new(socket, PollFlags::IN), PollFd::new(&self.control.wake, PollFlags::IN)];
+                    let _ = poll(&mut fds, None);
+                    socket.accept().map(|(stream, _)| stream)
+                }
+                None => open::connect(&self.socket),
+            };
+            match attempt {
+                Ok(stream) => return Some(stream),
+                Err(error) => {
+                    if self.mode == Mode::Client {
+                        self.lock().waiting(&unreachable_reason(&self.socket, &error));
+                    }
+                    self.pause(RETRY);
+                }
+            }
+        }
+        None
+    }
+
+    /// Follows one message.
+    fn follow(
+        &self,
+        stream: &UnixStream,
+        handler: &mut BackendReqHandler<Mutex<Session>>,
+    ) -> Result<(), Error> {
+        if !self.lock().has_features()
+            && let Some((index, state)) = enable_message(stream)
+        {
+            let mut stream: &UnixStream = stream;
+            stream.read_exact(&mut [0; ENABLE_BYTES]).map_err(Error::SocketBroken)?;
+            return self.lock().set_vring_enable(index, state == 1);
+        }
+        handler.handle_request()
+    }
+
+    /// Follows one front end until it goes.
+    fn serve(&self, stream: UnixStream) -> End {
+        let gone = |error: io::Error| End::Gone(format!("disconnected: {error}"));
+        match stream.set_nonblocking(false).and_then(|()| stream.try_clone()) {
+            Ok(clone) => *self.control.connection() = Some(clone),
+            Err(error) => return gone(error),
+        }
+        self.alarm.take();
+        self.lock().begin();
+        let watched = match stream.try_clone() {
+            Ok(watched) => watched,
+            Err(error) => return gone(error),
+        };
+        let mut handler = BackendReqHandler::from_stream(stream, self.session.clone());
+        let end = loop {
+            if self.control.is_stopping() {
+                break End::Gone("disconnected: the port is closed".into());
+            }
+            let mut fds = [
+                PollFd::from_borrowed_fd(watched.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.alarm.fd(), PollFlags::IN),
+                PollFd::new(&self.control.wake, PollFlags::IN),
+            ];
+            let _ = poll(&mut fds, None);
+            let (message, alarmed) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
+            if alarmed
+                && self.alarm.take()
+                && let Some(reason) = self.lock().broken()
+            {
+                break End::Fault(reason);
+            }
+            if message && let Err(error) = self.follow(&watched, &mut handler) {
+                break ending(error);
+            }
+        };
+        *self.control.connection() = None;
+        end
+    }
+}
+
+/// A message before its time that is well meant: SET_VRING_ENABLE (vhost-user.rst, request 18) of a front end
+/// that has not set the features of this connection yet. DPDK's virtio-user begins so when it is connected to again.
+const ENABLE: u32 = 18;
+/// Bytes of that message: request, flags, size; index and state.
+const ENABLE_BYTES: usize = 20;
+
+/// The ring and its state, if the next message is that one.
+fn enable_message(stream: &UnixStream) -> Option<(u32, u32)> {
+    let mut bytes = [0; ENABLE_BYTES];
+    let (read, _) = rustix::net::recv(stream, &mut bytes, RecvFlags::PEEK | RecvFlags::DONTWAIT).ok()?;
+    let [request, flags, size, index, state] = [0, 4, 8, 12, 16]
+        .map(|at| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
+    // The version is 1, and an answer cannot have been agreed on.
+    let is_it = (read, request, flags & 0b11, size) == (ENABLE_BYTES, ENABLE, 1, 8);
+    is_it.then_some((index, state))
+}
+
+fn unreachable_reason(socket: &Path, error: &io::Error) -> String {
+    format!("disconnected: connect to {}: {error}", socket.display())
+}
+
+fn ending(error: Error) -> End {
+    match error {
+        Error::Disconnected | Error::SocketBroken(_) => {
+            End::Gone("disconnected: the other end closed the connection".into())
+        }
+        Error::ReqHandlerError(error) => End::Fault(format!("bad-message: {error}")),
+        error => End::Fault(format!("bad-message: {error}")),
+    }
+}

@@ -1,0 +1,283 @@
+//! The port with front ends of our own: as server and as client, decent, gone and hostile.
+
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use pmd::{
+    Arena, Burst, Fate, Features, HugePages, Pool, Port, Prefixes, RxMemory, RxQueue, Source, TxItem, TxQueue,
+};
+
+use super::features::OFFERED;
+use super::{Mode, OpenError, Settings, VhostUserPort, open};
+use crate::driver::frontend::{End, PLAIN};
+use crate::driver::ring::NEXT;
+use vhost_protocol::VhostBackend;
+
+/// A folder that is gone afterwards.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("vhost-user-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("port.sock")
+    }
+
+    fn settings(&self, mode: Mode) -> Settings {
+        Settings { socket: self.socket(), mode, mac: [2, 0, 0, 0, 0, 1], mtu: 1500 }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A port whose worker is the test.
+struct Rig {
+    port: Box<VhostUserPort>,
+    rx: Box<dyn RxQueue>,
+    tx: Box<dyn TxQueue>,
+    memory: RxMemory,
+    pool: Pool,
+}
+
+impl Rig {
+    fn new(settings: Settings) -> Rig {
+        let mut port = VhostUserPort::new(open(settings).unwrap()).unwrap();
+        let (rx, tx) = (port.take_rx().remove(0), port.take_tx().remove(0));
+        let pool = Arena::new(64, HugePages::Off).unwrap().pool();
+        Rig { port: Box::new(port), rx, tx, memory: RxMemory::new(), pool }
+    }
+
+    /// Sends what is received back where it came from; how many frames.
+    fn echo(&mut self) -> usize {
+        let mut batch = self.rx.receive(&mut self.memory, &mut self.pool, 64).unwrap();
+        let items: Vec<TxItem> = (0..batch.len() as u16).map(TxItem::exclusive).collect();
+        let prefixes = Prefixes::default();
+        let mut burst = Burst::new(&mut batch, &items, &prefixes, self.port.features());
+        self.tx.transmit(&mut burst, &mut self.pool);
+        batch.recycle(&mut self.pool);
+        self.rx.release(&mut self.pool);
+        items.len()
+    }
+
+    fn wait_up(&self) {
+        wait_until("the link to be up", || self.port.link().up);
+    }
+
+    /// Sends numbered frames there and back, a few at a time; all arrive, in order and whole.
+    fn traffic(&mut self, end: &mut End, frames: u32) {
+        let (mut sent, mut got) = (0u32, 0u32);
+        let begun = Instant::now();
+        while got < frames {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{sent} sent, {got} received");
+            let len = 60 + (sent as usize * 37) % 1400;
+            if sent < frames
+                && sent - got < 32
+                && end.send([0; 12], &[&sent.to_le_bytes()[..], &vec![7; len]].concat())
+            {
+                sent += 1;
+            }
+            self.echo();
+            while let Some((_, frame)) = end.receive() {
+                let len = 60 + (got as usize * 37) % 1400;
+                assert_eq!(frame, [&got.to_le_bytes()[..], &vec![7; len]].concat());
+                got += 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn frames_pass_in_both_modes_and_again_after_the_other_end_came_back() {
+    for mode in [Mode::Server, Mode::Client] {
+        let folder = Folder::new(&format!("{mode:?}"));
+        let theirs = (mode == Mode::Client).then(|| UnixListener::bind(folder.socket()).unwrap());
+        let mut rig = Rig::new(folder.settings(mode));
+        assert!(!rig.port.link().up && rig.port.link().reason.starts_with("disconnected"));
+        assert_eq!(rig.echo(), 0);
+        for features in [PLAIN, OFFERED, 0] {
+            let stream = match &theirs {
+                Some(listener) => listener.accept().unwrap().0,
+                None => UnixStream::connect(folder.socket()).unwrap(),
+            };
+            let mut end = End::new(stream, 256, features | PLAIN).unwrap();
+            rig.wait_up();
+            assert!(rig.port.mode().ends_with("split ring"));
+            let all = Features::VIRTIO;
+            assert_eq!(rig.port.features(), if features == OFFERED { all } else { Features::NONE });
+            rig.traffic(&mut end, 2000);
+            drop(end);
+            wait_until("the link to be down", || !rig.port.link().up);
+            assert!(rig.port.link().reason.starts_with("disconnected"), "{}", rig.port.link().reason);
+            assert_eq!(rig.echo(), 0);
+        }
+        let Rig { port, .. } = rig;
+        port.close(Fate::Leave).unwrap();
+        assert_eq!(folder.socket().exists(), mode == Mode::Client);
+    }
+}
+
+#[test]
+fn a_client_finds_a_server_that_comes_later() {
+    let folder = Folder::new("later");
+    let mut rig = Rig::new(folder.settings(Mode::Client));
+    wait_until("a reason", || rig.port.link().reason.contains("No such file"));
+    let listener = UnixListener::bind(folder.socket()).unwrap();
+    let mut end = End::new(listener.accept().unwrap().0, 64, PLAIN).unwrap();
+    rig.wait_up();
+    rig.traffic(&mut end, 100);
+}
+
+#[test]
+fn a_socket_that_is_taken_is_refused_and_a_stale_one_replaced() {
+    let folder = Folder::new("taken");
+    std::fs::write(folder.socket(), "precious").unwrap();
+    let refusal = open(folder.settings(Mode::Server)).map(drop).unwrap_err();
+    assert!(matches!(refusal, OpenError::Taken { .. }) && folder.socket().exists(), "{refusal}");
+    std::fs::remove_file(folder.socket()).unwrap();
+    // A listener that is dropped leaves its file behind.
+    drop(UnixListener::bind(folder.socket()).unwrap());
+    let first = Rig::new(folder.settings(Mode::Server));
+    let refusal = open(folder.settings(Mode::Server)).map(drop).unwrap_err();
+    assert!(refusal.to_string().contains("another process listens there"), "{refusal}");
+    drop(first);
+    Rig::new(folder.settings(Mode::Server));
+}
+
+#[test]
+fn memory_and_rings_change_under_traffic() {
+    let folder = Folder::new("swap");
+    let rig = Rig::new(folder.settings(Mode::Server));
+    let mut end = End::new(UnixStream::connect(folder.socket()).unwrap(), 64, PLAIN).unwrap();
+    rig.wait_up();
+    let (worker, swapper) = (std::sync::atomic::AtomicBool::new(true), std::sync::atomic::Ordering::Relaxed);
+    let Rig { port, mut rx, mut tx, mut memory, mut pool } = rig;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let prefixes = Prefixes::default();
+            while worker.load(swapper) {
+                let mut batch = rx.receive(&mut memory, &mut pool, 64).unwrap();
+                let items: Vec<TxItem> = (0..batch.len() as u16).map(TxItem::exclusive).collect();
+                tx.transmit(&mut Burst::new(&mut batch, &items, &prefixes, Features::NONE), &mut pool);
+                batch.recycle(&mut pool);
+                rx.release(&mut pool);
+            }
+        });
+        let mut got = 0u32;
+        for _ in 0..300 {
+            for i in 0..16 {
+                // A full ring is as good.
+                let _ = end.send([0; 12], &[i; 600]);
+            }
+            end.share().unwrap();
+            while let Some((_, frame)) = end.receive() {
+                assert!(frame.len() == 600 && frame.iter().all(|byte| *byte == frame[0]));
+                got += 1;
+            }
+        }
+        worker.store(false, swapper);
+        assert!(got > 100, "hardly a frame came back: {got}");
+    });
+    assert!(port.link().up, "{}", port.link().reason);
+}
+
+#[test]
+fn a_broken_ring_ends_the_connection_with_its_reason_and_the_next_is_welcome() {
+    let folder = Folder::new("broken");
+    let mut rig = Rig::new(folder.settings(Mode::Server));
+    let mut end = End::new(UnixStream::connect(folder.socket()).unwrap(), 64, PLAIN).unwrap();
+    rig.wait_up();
+    let [_, transmit] = end.rings();
+    transmit.chain(0, &[(0, 60)], NEXT);
+    transmit.offer(0);
+    wait_until("the ring to be found broken", || rig.echo() == 0 && !rig.port.link().up);
+    let reason = rig.port.link().reason;
+    assert!(reason.starts_with("bad-ring: the guest's transmit ring"), "{reason}");
+    let mut end = End::new(UnixStream::connect(folder.socket()).unwrap(), 64, PLAIN).unwrap();
+    rig.wait_up();
+    rig.traffic(&mut end, 100);
+}
+
+#[test]
+fn messages_that_cannot_be_end_the_connection_with_a_reason() {
+    type Attack = (&'static str, fn(&mut End));
+    let attacks: [Attack; 3] = [
+        ("there is no ring 2", |end| {
+            let _ = end.frontend().set_vring_num(2, 64);
+        }),
+        ("were not offered", |end| {
+            let _ = end.frontend().set_features(1 << 60);
+        }),
+        ("disconnected", |end| {
+            let _ = end.frontend().reset_owner();
+        }),
+    ];
+    let folder = Folder::new("message");
+    let rig = Rig::new(folder.settings(Mode::Server));
+    for (reason, attack) in attacks {
+        let stream = UnixStream::connect(folder.socket()).unwrap();
+        let mut end = End::new(stream, 64, PLAIN).unwrap();
+        rig.wait_up();
+        attack(&mut end);
+        wait_until(reason, || rig.port.link().reason.contains(reason) && !rig.port.link().up);
+    }
+}
+
+#[test]
+fn nothing_holds_up_the_end_of_a_port() {
+    let folder = Folder::new("end");
+    // Half a message, and silence.
+    let rig = Rig::new(folder.settings(Mode::Server));
+    let mut stream = UnixStream::connect(folder.socket()).unwrap();
+    std::io::Write::write_all(&mut stream, &[1, 0, 0]).unwrap();
+    wait_until("the connection", || rig.port.link().reason.contains("not started"));
+    let begun = Instant::now();
+    drop(rig);
+    // A server that does not accept, its queue full.
+    let server =
+        rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&server, &rustix::net::SocketAddrUnix::new(folder.socket()).unwrap()).unwrap();
+    rustix::net::listen(&server, 0).unwrap();
+    let _queued = UnixStream::connect(folder.socket()).unwrap();
+    let rig = Rig::new(folder.settings(Mode::Client));
+    wait_until("a reason", || rig.port.link().reason.contains("unavailable"));
+    drop(rig);
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_sleeping_worker_is_woken_by_a_kick_and_by_a_new_ring() {
+    let folder = Folder::new("sleep");
+    let mut rig = Rig::new(folder.settings(Mode::Server));
+    let readable = |rig: &Rig| {
+        let Source::Ring(fd) = rig.rx.source() else { panic!("a ring has a descriptor") };
+        let mut fds = [rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut fds, Some(&Default::default())).unwrap() > 0
+    };
+    assert!(!rig.rx.arm() && !readable(&rig));
+    let mut end = End::new(UnixStream::connect(folder.socket()).unwrap(), 64, PLAIN).unwrap();
+    rig.wait_up();
+    assert!(readable(&rig));
+    rig.echo();
+    // Silent as long as it is asked.
+    assert!(end.send([0; 12], &[7; 60]) && rig.echo() == 1 && !rig.rx.arm() && !readable(&rig));
+    assert!(end.send([0; 12], &[7; 60]) && readable(&rig));
+    assert_eq!(rig.echo(), 1);
+    assert!(end.send([0; 12], &[7; 60]) && rig.rx.arm(), "a frame came before it slept");
+}
