@@ -26,7 +26,7 @@ impl Scene {
             "[[port]]\nname = \"vm\"\nbridge = \"blue\"\ntype = \"vhost-user\"\nsocket = \"{}\"\nmode = \"{mode}\"\n",
             lab.folder().join("vm.sock").display()
         );
-        let daemon = lab.start(&(Lab::configuration("[1]", &[&container]) + &port));
+        let daemon = lab.start(&(Lab::configuration("[0, 0]", &[&container]) + &port));
         await_up(&daemon.ctl(), &["left", "vm"]);
         Self { container, daemon, lab, mode }
     }
@@ -56,6 +56,9 @@ impl Scene {
         let address = "10.9.0.77".parse().expect("an address");
         await_ping(&self.container.namespace, address);
         assert_eq!(count_pings(&self.container.namespace, address, 200), 200);
+        // Longer than a head: the payload is lent from the program's memory. ping compares what comes back.
+        let report = self.container.namespace.run("ping -n -c 20 -i 0.01 -W 1 -s 1400 10.9.0.77");
+        assert!(report.contains(" 20 received") && !report.contains("wrong data"), "{report}");
     }
 }
 
