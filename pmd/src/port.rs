@@ -72,6 +72,14 @@ pub trait RxQueue: Send {
         false
     }
 
+    /// Called about once a second, also while nothing comes: finds what neither an event nor a frame tells.
+    ///
+    /// # Errors
+    /// The queue will bring no frames any more.
+    fn check(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// Frames that were lost before the queue could see them (a full ring, a full socket buffer), since it
     /// was opened. They are not part of the switch's conservation, as it never had them.
     fn missed(&self) -> u64 {

@@ -102,6 +102,10 @@ impl Port for PacketPort {
         match self.device.look(self.anchor.as_ref()) {
             Ok(link) if !link.up => Link::down(format!("device {:?} is set down", link.name)),
             Ok(link) if !link.carrier => Link::down(format!("device {:?} has no carrier", link.name)),
+            Ok(link) if link.mtu != self.device.mtu => Link::gone(format!(
+                "the MTU of device {:?} is {} now, no longer {}",
+                link.name, link.mtu, self.device.mtu
+            )),
             Ok(_) => Link::up(),
             Err(reason) => Link::gone(reason),
         }
@@ -126,16 +130,19 @@ impl Port for PacketPort {
 #[cfg(test)]
 #[allow(unsafe_code)]
 mod tests {
+    use std::io::Write;
     use std::os::fd::AsRawFd;
 
     use super::*;
     use crate::arena::{Arena, HEADROOM, HugePages};
     use crate::batch::{BATCH, RxMemory};
     use crate::gather::{Burst, Prefixes, TxItem};
-    use crate::netdev::Error;
     use crate::netdev::testing::{Sandbox, Wire, tcp, wait_until};
+    use crate::netdev::{Error, Settings};
     use crate::offload::Offload;
     use crate::port::Source;
+    use crate::tap::TapConfig;
+    use crate::virtio::HEADER;
 
     /// Two containers, each with a veth whose other end lies in a namespace that plays the host.
     fn containers() -> Sandbox {
@@ -277,6 +284,13 @@ mod tests {
         }
     }
 
+    /// The sender's address of each frame that has come.
+    fn sources(rx: &mut dyn RxQueue) -> Vec<[u8; 6]> {
+        let (arena, mut memory) = (Arena::new(64, HugePages::Off).unwrap(), RxMemory::new());
+        let batch = rx.receive(&mut memory, &mut arena.pool(), BATCH).unwrap();
+        (0..batch.len()).filter_map(|i| batch.head(i)[6..12].try_into().ok()).collect()
+    }
+
     #[test]
     fn frames_in_the_ring_and_longer_ones_come_whole_and_in_order() {
         let sandbox = Sandbox::new(1);
@@ -285,8 +299,8 @@ mod tests {
         // 1972 bytes are the most that a slot holds.
         let lengths: Vec<usize> =
             [60, 1973, 1972, 9014, 9014, 60, 1514, 5000].into_iter().cycle().take(200).collect();
-        // More rounds than the ring has slots.
-        for round in 0..4 {
+        // More frames than the ring has slots.
+        for round in 0..12 {
             assert_eq!(send(tx[0].as_mut(), &lengths), 200);
             let expected: Vec<_> = (0..).zip(&lengths).map(|(number, len)| (*len, number)).collect();
             assert_eq!(receive(rx[0].as_mut()), expected, "round {round}");
@@ -299,8 +313,9 @@ mod tests {
         let sandbox = Sandbox::new(1);
         let [mut one, mut two] = middle(&sandbox);
         let (mut tx, mut rx) = (one.take_tx(), two.take_rx());
-        assert_eq!(send(tx[0].as_mut(), &[60; 600]), 600);
-        assert_eq!((receive(rx[0].as_mut()).len(), rx[0].missed()), (512, 88));
+        assert_eq!(send(tx[0].as_mut(), &[60; 2100]), 2100);
+        assert_eq!((receive(rx[0].as_mut()).len(), rx[0].missed()), (2048, 52));
+        rx[0].check().unwrap();
 
         // The queue takes no frame any more once it holds so many bytes.
         let Source::Descriptor(socket) = rx[0].source() else { panic!("no descriptor") };
@@ -313,7 +328,60 @@ mod tests {
         assert_eq!(outcome, 0);
         assert_eq!(send(tx[0].as_mut(), &[9014, 9014, 60, 9014]), 4);
         assert_eq!(receive(rx[0].as_mut()), [(9014, 0), (60, 2)]);
-        assert_eq!(rx[0].missed(), 90);
+        assert_eq!(rx[0].missed(), 54);
+        rx[0].check().unwrap();
+        rx[0].check().unwrap();
+    }
+
+    #[test]
+    fn a_ring_that_a_frame_without_a_virtio_net_header_has_stuck_is_found() {
+        let sandbox = Sandbox::new(1);
+        let netns = Some(sandbox.name(0).into());
+        let config = TapConfig { port: "t".into(), netns, settings: Settings::default(), queues: 1 };
+        let mut tap = std::fs::File::from(crate::tap::open(&config).unwrap().queues.remove(0));
+        let mut one = port(&sandbox, "eth0");
+        let mut rx = one.take_rx();
+        // UDP of 3000 bytes, to be fragmented (VIRTIO_NET_HDR_GSO_UDP), its checksum at 34 + 6.
+        let mut large = vec![0; HEADER + 3042];
+        large[..12].copy_from_slice(&[1, 3, 42, 0, 0xe8, 3, 34, 0, 6, 0, 0, 0]);
+        large[HEADER..HEADER + 38].copy_from_slice(
+            b"\x02abcde\x02ABCDE\x08\0E\0\x0b\xd4\0\0\0\0@\x11\0\0\x0a\0\0\x01\x0a\0\0\x02\0\x07\0\x07",
+        );
+        let mut plain = vec![0; HEADER + 60];
+        plain[HEADER..HEADER + 14].copy_from_slice(b"\x02abcde\x02ABCDE\x88\xb5");
+        let mut write = |frame: &[u8]| assert_eq!(tap.write(frame).unwrap(), frame.len());
+
+        write(&plain);
+        wait_until("the frame", || rx[0].missed() == 0 && one.link().up);
+        assert_eq!(receive(rx[0].as_mut()).len(), 1);
+        write(&large);
+        rx[0].check().unwrap();
+        write(&plain);
+        assert_eq!(receive(rx[0].as_mut()), []);
+        let text = rx[0].check().unwrap_err().to_string();
+        assert!(text.contains("stuck") && rx[0].missed() == 2, "{text}");
+        // The next opening hears again.
+        drop((rx, one));
+        let mut rx = port(&sandbox, "eth0").take_rx();
+        write(&plain);
+        assert_eq!(receive(rx[0].as_mut()).len(), 1);
+        rx[0].check().unwrap();
+    }
+
+    #[test]
+    fn what_the_host_sends_by_the_device_is_not_received_by_any_number_of_queues() {
+        let sandbox = containers();
+        sandbox.ip(0, &["addr", "add", "10.1.0.9/24", "dev", "h1"]);
+        for queues in [1, 2] {
+            let config = PacketConfig { queues, exclusive: true, ..config(&sandbox, "h1") };
+            let mut one = PacketPort::new(open(&config).unwrap());
+            let mut rx = one.take_rx();
+            assert_eq!(rx.len(), usize::from(queues));
+            sandbox.ip(0, &["neigh", "replace", "10.1.0.1", "lladdr", "02:00:00:00:00:01", "dev", "h1"]);
+            sandbox.exec(0, &["ping", "-c", "3", "-i", "0.05", "-W", "1", "10.1.0.1"]);
+            let ours: Vec<_> = rx.iter_mut().flat_map(|rx| sources(rx.as_mut())).collect();
+            assert!(!ours.contains(&one.device.mac), "{queues} queues: {ours:?}");
+        }
     }
 
     #[test]

@@ -7,10 +7,9 @@
 //! Privileged (CAP_NET_RAW, CAP_NET_ADMIN); knows nothing about frames. See packet(7).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::ring::{self, Ring};
-use super::rx::socket_error;
 use crate::netdev::link::Change;
 use crate::netdev::{Anchor, Device, Error, Link, Links, Netns, ingress};
 use crate::offload::Features;
@@ -19,6 +18,8 @@ use crate::offload::Features;
 const RECEIVE_BUFFER: libc::c_int = 16 << 20;
 /// Bytes that the kernel may have on their way out.
 const SEND_BUFFER: libc::c_int = 16 << 20;
+/// `PACKET_FANOUT_FLAG_IGNORE_OUTGOING` of linux/if_packet.h: what the host itself sends is not received.
+const FANOUT_IGNORE_OUTGOING: u32 = 0x4000;
 /// The most sockets of one device; more than any machine has cores.
 const QUEUES_MAX: u16 = 256;
 
@@ -112,22 +113,27 @@ pub fn open_device(netns: &Netns, device: Device, queues: u16) -> Result<OpenPac
     Ok(OpenPacket { device, queues, features: features(), anchor, closed: false, raised: false })
 }
 
+/// Sets the device up before it is opened: a socket that is bound to one that is down cannot join a group on older
+/// kernels, and says to the first who asks that it was down.
 fn open_raised(
     links: &mut Links,
     netns: &Netns,
     link: &Link,
     config: &PacketConfig,
 ) -> Result<OpenPacket, Error> {
-    let device = Device::new(link, config.netns.as_deref());
-    let opened = open_device(netns, device, config.queues)?;
     if !link.up {
         links.change(link, &[Change::Up(true)])?;
-        // The sockets would tell the first who asks that the device was down when they were bound.
-        for queue in &opened.queues {
-            let _ = socket_error(queue.socket.as_fd());
+    }
+    match open_device(netns, Device::new(link, config.netns.as_deref()), config.queues) {
+        Ok(opened) => Ok(OpenPacket { closed: true, raised: !link.up, ..opened }),
+        Err(error) => {
+            if !link.up {
+                // The first error is the one to tell.
+                let _ = links.change(link, &[Change::Up(false)]);
+            }
+            Err(error)
         }
     }
-    Ok(OpenPacket { closed: true, raised: !link.up, ..opened })
 }
 
 /// What a packet socket takes: UDP segmentation came with Linux 6.2, and nothing but its number tells.
@@ -216,8 +222,9 @@ fn promiscuous(socket: &OwnedFd, device: &Device) -> Result<(), Error> {
 /// Joins the fan-out group: the first socket has the kernel choose a free number for it.
 fn join(socket: &OwnedFd, device: &Device, group: &mut Option<u16>) -> Result<(), Error> {
     let failed = |cause| Error::call(doing(device), "setsockopt(AF_PACKET, PACKET_FANOUT)", cause);
-    let flags =
-        libc::PACKET_FANOUT_HASH | if group.is_none() { libc::PACKET_FANOUT_FLAG_UNIQUEID } else { 0 };
+    // The group has a hook of its own, which asks the sockets nothing.
+    let kind = libc::PACKET_FANOUT_HASH | FANOUT_IGNORE_OUTGOING;
+    let flags = kind | if group.is_none() { libc::PACKET_FANOUT_FLAG_UNIQUEID } else { 0 };
     let wish = u32::from(group.unwrap_or(0)) | flags << 16;
     set(socket, libc::SOL_PACKET, libc::PACKET_FANOUT, &wish).map_err(failed)?;
     if group.is_none() {

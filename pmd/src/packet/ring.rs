@@ -18,8 +18,9 @@ use crate::virtio::SHORT_HEADER;
 
 /// Bytes of a slot: what precedes a frame (at most 100 bytes), and one of 1500 bytes of IP.
 const SLOT: usize = 2048;
-/// Slots of a ring: a megabyte of kernel memory for each queue.
-const SLOTS: usize = 512;
+/// Slots of a ring: 4 MB of kernel memory for each queue, and bursts of some milliseconds, in which the worker may not
+/// have had its core, are kept.
+const SLOTS: usize = 2048;
 /// Bytes that the kernel allocates together.
 const BLOCK: usize = 64 << 10;
 /// Bytes of a VLAN tag.

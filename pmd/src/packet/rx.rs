@@ -38,6 +38,10 @@ pub(super) struct Rx {
     /// How often in a row the ring was empty.
     quiet: u32,
     missed: Cell<u64>,
+    /// What `missed` was at the last check.
+    missed_before: u64,
+    /// Whether the ring had a frame since the last check.
+    had_frames: bool,
 }
 
 // SAFETY: the pointers in `messages` and `vectors` are written anew and used within one `receive` only.
@@ -63,6 +67,8 @@ impl Rx {
             vectors: [const { MaybeUninit::uninit() }; CALL],
             quiet: 0,
             missed: Cell::new(0),
+            missed_before: 0,
+            had_frames: false,
         }
     }
 
@@ -160,6 +166,7 @@ impl Rx {
     /// A slot whose frame is nowhere.
     #[cold]
     fn lose(&mut self) {
+        self.had_frames = true;
         self.missed.set(self.missed.get() + 1);
         self.ring.release();
     }
@@ -203,7 +210,7 @@ impl Rx {
 }
 
 /// Takes the error that waits on a socket, 0 if none does.
-pub(super) fn socket_error(socket: BorrowedFd<'_>) -> Result<libc::c_int, Fault> {
+fn socket_error(socket: BorrowedFd<'_>) -> Result<libc::c_int, Fault> {
     let mut code: libc::c_int = 0;
     let mut length = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: writes at most `length` bytes to `code`.
@@ -288,11 +295,26 @@ impl RxQueue for Rx {
             left -= taken;
         }
         if left < limit {
-            self.quiet = 0;
+            (self.quiet, self.had_frames) = (0, true);
         } else {
             self.look(batch.refused_mut())?;
         }
         Ok(batch)
+    }
+
+    /// A frame of a kind that the virtio-net header has no word for (UFO, a train of SCTP) leaves its slot for ever
+    /// neither the kernel's nor ours, and the kernel drops all that come after it. No other ring drops while it is
+    /// empty.
+    fn check(&mut self) -> Result<(), Fault> {
+        let missed = self.missed();
+        let dropped = std::mem::replace(&mut self.missed_before, missed) < missed;
+        let had_frames = std::mem::take(&mut self.had_frames);
+        if dropped && !had_frames && self.ring.peek(0).is_none() {
+            return Err(Fault::new(
+                "the kernel's ring is stuck behind a frame that has no virtio-net header (UFO, an SCTP train)",
+            ));
+        }
+        Ok(())
     }
 
     fn missed(&self) -> u64 {

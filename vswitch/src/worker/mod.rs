@@ -38,6 +38,9 @@ const SLEEP_NS: u64 = 1_000_000_000;
 /// How long it sleeps while a queue has to be asked, or maintained, without a bell.
 const NAP_NS: u64 = 500_000;
 
+/// How often every queue is checked.
+const CHECK_NS: u64 = 1_000_000_000;
+
 /// While there are hot queues, the watched ones are asked about every so many turns.
 const WATCH_TURNS: u32 = 8;
 
@@ -92,6 +95,7 @@ pub struct Worker {
     report: Sender<Event>,
     /// When the last turn began.
     now_ns: u64,
+    check_at_ns: u64,
     idle_since_ns: Option<u64>,
     turns: u32,
     stop: bool,
@@ -115,6 +119,7 @@ impl Worker {
             clock: parts.clock,
             report: parts.events,
             now_ns: 0,
+            check_at_ns: 0,
             idle_since_ns: None,
             turns: 0,
             stop: false,
@@ -149,11 +154,18 @@ impl Worker {
         }
         let now_ns = self.clock.now_ns();
         self.now_ns = now_ns;
+        if now_ns >= self.check_at_ns {
+            self.check(now_ns);
+        }
         self.decider.set_time(now_ns);
         let mut frames = 0;
         let mut at = 0;
         while let Some(slot) = self.queues.polled(at) {
-            frames += self.serve(slot, BATCH);
+            let got = self.serve(slot, BATCH);
+            if got > 0 {
+                self.queues.unwatch(at);
+            }
+            frames += got;
             at += 1;
         }
         at = 0;
@@ -170,6 +182,24 @@ impl Worker {
             self.outlets.maintain(&mut self.pool);
         }
         frames
+    }
+
+    /// Checks every queue for what nothing tells.
+    #[cold]
+    fn check(&mut self, now_ns: u64) {
+        self.check_at_ns = now_ns + CHECK_NS;
+        while let Some((slot, fault)) = self.queues.check() {
+            self.fail(slot, fault);
+        }
+    }
+
+    /// A queue failed.
+    #[cold]
+    fn fail(&mut self, slot: usize, fault: Fault) {
+        if let Some(&Queue { port, incarnation, .. }) = self.queues.fail(slot) {
+            // Nobody listens only when the switch is going down.
+            let _ = self.report.send(Event::Fault { port, incarnation, fault });
+        }
     }
 
     /// One burst of each watched queue that is ready.
@@ -200,10 +230,7 @@ impl Worker {
                 frames
             }
             Err(fault) => {
-                if let Some(&Queue { port, incarnation, .. }) = self.queues.fail(slot) {
-                    // Nobody listens only when the switch is going down.
-                    let _ = self.report.send(Event::Fault { port, incarnation, fault });
-                }
+                self.fail(slot, fault);
                 0
             }
         }

@@ -1,6 +1,7 @@
 //! The rx queues of a worker, by how they are asked.
 //!
-//! Rings are asked every turn. A queue behind system calls is watched by `epoll` as long as nothing comes;
+//! Rings are asked every turn, and one that has had frames is watched only while the worker sleeps. A queue behind
+//! system calls is watched by `epoll` as long as nothing comes;
 //! from its first frame on it is *hot*: taken out of the watch and asked directly, until it has been quiet
 //! for a while. A watch costs whoever sends to us a lock and a wake-up for every frame, on his own core; a
 //! thousand quiet queues cost nobody anything.
@@ -27,11 +28,18 @@ struct Hot {
     limit: usize,
 }
 
+/// A queue that is asked every turn.
+struct Polled {
+    slot: usize,
+    /// Whether its ring's descriptor is among those to sleep on.
+    watched: bool,
+}
+
 /// The rx queues of a worker.
 pub(super) struct Queues {
     slots: Vec<Option<Queue>>,
-    /// Slots that are asked every turn.
-    polled: Vec<usize>,
+    /// Queues that are asked every turn.
+    polled: Vec<Polled>,
     hot: Vec<Hot>,
     /// How many have nothing to sleep on.
     restless: usize,
@@ -61,7 +69,22 @@ impl Queues {
     /// The `at`th ring.
     #[inline]
     pub(super) fn polled(&self, at: usize) -> Option<usize> {
-        self.polled.get(at).copied()
+        self.polled.get(at).map(|polled| polled.slot)
+    }
+
+    /// The `at`th ring had frames: until the worker sleeps again nobody is to pay for waking it.
+    #[inline]
+    pub(super) fn unwatch(&mut self, at: usize) {
+        if let Some(polled) = self.polled.get_mut(at)
+            && polled.watched
+        {
+            polled.watched = false;
+            if let Some(Some(queue)) = self.slots.get(polled.slot)
+                && let Source::Ring(fd) = queue.rx.source()
+            {
+                self.events.remove_ring(fd);
+            }
+        }
     }
 
     /// The `at`th hot queue, and how many frames to ask it for.
@@ -135,9 +158,17 @@ impl Queues {
         for at in (0..self.hot.len()).rev() {
             self.cool(at);
         }
-        let slots = &mut self.slots;
-        !self.polled.iter().any(|slot| slots[*slot].as_mut().is_some_and(|queue| queue.rx.arm()))
-            && self.hot.is_empty()
+        let mut quiet = self.hot.is_empty();
+        for Polled { slot, watched } in &mut self.polled {
+            let Some(queue) = &mut self.slots[*slot] else { continue };
+            if !*watched && let Source::Ring(fd) = queue.rx.source() {
+                // Out of kernel memory: asked every turn, until the watch takes it.
+                *watched = self.events.add_ring(fd).is_ok();
+                quiet &= *watched;
+            }
+            quiet &= !queue.rx.arm();
+        }
+        quiet
     }
 
     /// Sleeps until something happens or the time is over.
@@ -176,7 +207,7 @@ impl Queues {
             return Err((queue, Fault::new(format!("epoll_ctl: {error}"))));
         }
         if !matches!(queue.rx.source(), Source::Descriptor(_)) {
-            self.polled.push(slot);
+            self.polled.push(Polled { slot, watched: true });
         }
         self.restless += usize::from(matches!(queue.rx.source(), Source::Polled));
         self.slots[slot] = Some(queue);
@@ -194,8 +225,15 @@ impl Queues {
             Source::Ring(fd) => self.events.remove_ring(fd),
             Source::Polled => self.restless -= 1,
         }
-        self.polled.retain(|polled| *polled != slot);
+        self.polled.retain(|polled| polled.slot != slot);
         Some(queue)
+    }
+
+    /// Checks all queues up to the first that fails.
+    pub(super) fn check(&mut self) -> Option<(usize, Fault)> {
+        let checked =
+            |(slot, queue): (usize, &mut Option<Queue>)| Some((slot, queue.as_mut()?.rx.check().err()?));
+        self.slots.iter_mut().enumerate().find_map(checked)
     }
 
     /// A queue failed: it is not asked any more. Gives it.
