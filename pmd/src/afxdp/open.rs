@@ -156,8 +156,8 @@ pub fn open(config: &AfxdpConfig, arena: &Arena) -> Result<OpenAfxdp, OpenError>
 
 fn open_here(config: &AfxdpConfig, arena: &Arena, mut links: Links) -> Result<OpenAfxdp, OpenError> {
     let link = links.get(&config.device)?;
-    if link.loopback {
-        let why = "the loopback device is the host's own; name an Ethernet device".into();
+    if !link.ethernet {
+        let why = "it is no Ethernet device (the loopback, a TUN, a tunnel of IP); name one that is".into();
         return Err(netdev::Error::Invalid { what: format!("device = {:?}", link.name), why }.into());
     }
     if let Purpose::Host { exclusive: false } = config.purpose {

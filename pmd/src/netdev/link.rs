@@ -61,8 +61,8 @@ pub struct Link {
     pub up: bool,
     /// Up, and the other side is there (IFF_LOWER_UP).
     pub carrier: bool,
-    /// Loopback.
-    pub loopback: bool,
+    /// Its frames are Ethernet's (ARPHRD_ETHER), and it is not the loopback device.
+    pub ethernet: bool,
     /// `veth`, `tun`, `bridge`, …; empty for hardware.
     pub kind: String,
     /// IFLA_IFALIAS: our mark is kept here.
@@ -310,7 +310,8 @@ pub(super) fn parse(body: &[u8]) -> Link {
         index: field(4),
         up: flags & libc::IFF_UP as u32 != 0,
         carrier: flags & libc::IFF_LOWER_UP as u32 != 0,
-        loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
+        ethernet: body.get(2..4) == Some(&libc::ARPHRD_ETHER.to_ne_bytes()[..])
+            && flags & libc::IFF_LOOPBACK as u32 == 0,
         ..Link::default()
     };
     for (kind, value) in attributes(body.get(16..).unwrap_or_default()) {

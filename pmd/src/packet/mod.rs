@@ -201,7 +201,13 @@ mod tests {
         sandbox.ip(0, &["link", "set", "h2", "master", "br0"]);
         let text = open(&config(&sandbox, "h2")).unwrap_err().to_string();
         assert!(text.contains("member of the host's \"br0\""), "{text}");
-        assert!(matches!(open(&config(&sandbox, "lo")).unwrap_err(), Error::Invalid { .. }));
+        sandbox.ip(0, &["tuntap", "add", "tun0", "mode", "tun"]);
+        for device in ["lo", "tun0"] {
+            assert!(
+                matches!(open(&config(&sandbox, device)).unwrap_err(), Error::Invalid { .. }),
+                "{device}"
+            );
+        }
         let text = open(&config(&sandbox, "eth9")).unwrap_err().to_string();
         assert!(text.contains("\"eth9\" does not exist") && text.contains("h1"), "{text}");
     }

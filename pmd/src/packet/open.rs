@@ -70,8 +70,8 @@ pub fn open(config: &PacketConfig) -> Result<OpenPacket, Error> {
     let netns = Netns::open_or_own(config.netns.as_deref())?;
     let mut links = Links::open(&netns)?;
     let link = links.get(&config.device)?;
-    if link.loopback {
-        let why = "the loopback device is the host's own; name an Ethernet device".into();
+    if !link.ethernet {
+        let why = "it is no Ethernet device (the loopback, a TUN, a tunnel of IP); name one that is".into();
         return Err(Error::Invalid { what: format!("device = {:?}", link.name), why });
     }
     if !config.exclusive {
