@@ -179,6 +179,12 @@ pub trait Port: Send {
     /// Whether the other end is there, asked now.
     fn link(&self) -> Link;
 
+    /// Whether opening found the device that an earlier port had made, and took it over: undoing the opening
+    /// leaves it there.
+    fn is_adopted(&self) -> bool {
+        false
+    }
+
     /// Takes the rx queues. Empty the second time.
     fn take_rx(&mut self) -> Vec<Box<dyn RxQueue>>;
 

@@ -266,3 +266,29 @@ fn many_kills_in_a_row_leave_a_working_switch() {
     assert!(daemon.cpu_time() < Duration::from_secs(5));
     daemon.stop();
 }
+
+/// What the configuration names and is not there refuses the start; the interfaces that a crash left stay, for all
+/// that the next start is for.
+#[test]
+fn a_refused_start_leaves_the_containers_their_interfaces() {
+    let lab = Lab::new("refused");
+    let kinds = [Attachment::Tap, Attachment::VethPacket, Attachment::VethAfxdp];
+    let containers = kinds.map(|kind| lab.container(kind.name(), kind, 1500));
+    let good = Lab::configuration("[1]", &containers.each_ref());
+    let mut daemon = lab.start(&good);
+    let before = containers.each_ref().map(interface);
+    daemon.kill();
+    // The one is missed before anything is touched, the other when all the rest is open.
+    let lost = "[[port]]\nname = \"lost\"\nbridge = \"blue\"\ntype = ";
+    let file = lab.folder().join("no-such.pcap");
+    for bad in ["\"tap\"\nnetns = \"no-such-namespace\"\n".into(), format!("\"pcap\"\nread = {file:?}\n")] {
+        let failure = Daemon::attempt(&lab.host, lab.folder(), &format!("{good}{lost}{bad}"), &[]);
+        let failure = failure.expect_err("the start is refused");
+        assert!(failure.contains("no-such"), "{failure}");
+        assert_eq!(containers.each_ref().map(interface), before, "{bad}");
+    }
+    fs::write(daemon.configuration(), good).expect("the test's folder can be written");
+    daemon.start_again();
+    assert_eq!(containers.each_ref().map(interface), before);
+    daemon.stop();
+}

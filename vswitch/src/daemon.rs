@@ -16,7 +16,7 @@ use crate::config::state::Origin;
 use crate::config::{Start, Store, diff, edit};
 use crate::notation;
 use crate::server::Backend;
-use crate::switch::{ApplyError, AtStart, Cause, Orphans, StartError, Switch, remove_orphans};
+use crate::switch::{ApplyError, AtStart, Cause, Orphans, StartError, Switch, check, remove_orphans};
 
 /// What a daemon starts with.
 pub struct Options {
@@ -59,13 +59,16 @@ impl Daemon {
         if rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).is_err() {
             return Err(ApiError::new(ErrorCode::System, "getrandom: the kernel has no random bytes"));
         }
+        // All that may refuse the start comes before the first interface that goes.
+        let pending = start.unsaved.then(|| store.prepare(&start.config, start.origin)).transpose()?;
+        if at_start == AtStart::Refuse {
+            check(&start.config)?;
+        }
         if let Some(before) = &start.before {
             remove_orphans(before, &start.config, Orphans::InTheWay);
         }
-        let switch = Switch::start(start.config.clone(), at_start, u64::from_ne_bytes(seed))?;
-        if start.unsaved {
-            store.save(&start.config, start.origin)?;
-        }
+        let save = || pending.map_or(Ok(()), |pending| store.commit(pending).map_err(ApiError::from));
+        let switch = Switch::start(start.config.clone(), at_start, u64::from_ne_bytes(seed), save)?;
         if let Some(before) = &start.before {
             remove_orphans(before, &start.config, Orphans::Elsewhere);
         }

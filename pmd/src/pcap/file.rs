@@ -2,8 +2,9 @@
 //!
 //! Built once, when a port is opened or a frame of a file is to be traced; knows nothing of ports.
 
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use memmap2::{Mmap, MmapMut};
@@ -43,7 +44,9 @@ impl Replay {
     pub(super) fn open(path: &Path) -> Result<(Replay, Metadata), PcapError> {
         let system =
             |call| move |error| PcapError::System { key: "read", call, path: path.to_owned(), error };
-        let file = File::open(path).map_err(system("open"))?;
+        // Not blocking: a FIFO that nobody writes must not hold up the control thread.
+        let options = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).to_owned();
+        let file = options.open(path).map_err(system("open"))?;
         let metadata = file.metadata().map_err(system("stat"))?;
         if !metadata.is_file() {
             return Err(PcapError::NotAFile { path: path.to_owned(), key: "read" });

@@ -314,3 +314,25 @@ fn without_a_file_what_is_sent_vanishes() {
         TxReport { sent: 1, bytes: 60, ..TxReport::default() }
     );
 }
+
+#[test]
+fn a_fifo_is_refused_and_keeps_nobody_waiting() {
+    let folder = Folder::new();
+    let path = folder.0.join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    for (key, settings) in [
+        ("read", Settings { read: Some(path.clone()), ..Settings::default() }),
+        ("write", Settings { write: Some(path.clone()), ..Settings::default() }),
+    ] {
+        let (answer, answered) = std::sync::mpsc::channel();
+        std::thread::spawn(move || answer.send(open(&settings).err()));
+        let refusal = answered.recv_timeout(Duration::from_secs(10)).unwrap().unwrap();
+        match refusal {
+            // Of a FIFO that nobody reads the kernel itself says that it cannot be written.
+            PcapError::NotAFile { key: named, .. } | PcapError::System { key: named, call: "open", .. } => {
+                assert_eq!(named, key);
+            }
+            other => panic!("{other}"),
+        }
+    }
+}

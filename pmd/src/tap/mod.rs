@@ -29,6 +29,7 @@ pub struct TapPort {
     features: Features,
     queues: Vec<Arc<OwnedFd>>,
     taken: (bool, bool),
+    adopted: bool,
 }
 
 impl TapPort {
@@ -41,6 +42,7 @@ impl TapPort {
             features: open.features,
             queues: open.queues.into_iter().map(Arc::new).collect(),
             taken: (false, false),
+            adopted: open.adopted,
         }
     }
 
@@ -77,6 +79,10 @@ impl Port for TapPort {
             Ok(link) => Link::down(format!("the container has set its interface {:?} down", link.name)),
             Err(reason) => Link::gone(reason),
         }
+    }
+
+    fn is_adopted(&self) -> bool {
+        self.adopted
     }
 
     fn take_rx(&mut self) -> Vec<Box<dyn RxQueue>> {

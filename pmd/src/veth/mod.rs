@@ -16,13 +16,14 @@ use crate::port::{Fate, Fault, Link, Port, RxQueue, TxQueue};
 pub struct VethPort {
     port: String,
     container: Device,
+    adopted: bool,
     driver: Box<dyn Port>,
 }
 
 impl VethPort {
     /// A port over the pair that [`open`] opened; `driver` is the open host end.
     pub fn new(open: OpenVeth, driver: Box<dyn Port>) -> VethPort {
-        VethPort { port: open.port, container: open.container, driver }
+        VethPort { port: open.port, container: open.container, adopted: open.adopted, driver }
     }
 }
 
@@ -49,6 +50,10 @@ impl Port for VethPort {
 
     fn link(&self) -> Link {
         self.driver.link()
+    }
+
+    fn is_adopted(&self) -> bool {
+        self.adopted
     }
 
     fn take_rx(&mut self) -> Vec<Box<dyn RxQueue>> {

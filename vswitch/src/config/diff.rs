@@ -250,7 +250,7 @@ impl Effort {
     fn between(from: &Port, to: &Port) -> Effort {
         let efforts = changes(from, to).into_iter().map(|change| match change.key.as_str() {
             key if IN_PLACE.contains(&key) => Effort::InPlace,
-            // A TAP that was made for one queue cannot get more.
+            // A TAP that was made for one queue cannot get more; of one that has one, nothing tells for how many.
             "queues" if matches!(to.kind, PortKind::Tap(_)) && from.queues.is_none() => Effort::Again,
             key if REOPEN.contains(&key) => Effort::Reopen,
             // The same namespace by another spelling.

@@ -1,10 +1,11 @@
 //! Carrying out a change of the desired state: wholly, or not at all.
 //!
 //! The steps come from [`diff`](crate::config::diff). They are carried out in the order that endangers
-//! least: new ports are opened first, beside everything that runs; then ports that must be closed to be
-//! opened again; then the desired state is saved; and only when all that can fail has succeeded do workers get
-//! the new configuration and deleted ports go. A failure closes what was opened and opens again what was
-//! closed.
+//! least: what can be known beforehand is checked; new ports are opened, beside everything that runs; then ports
+//! that must be closed to be opened again, over the same devices; then those whose devices must go first; then
+//! the desired state is saved; and only when all that can fail has succeeded do workers get the new configuration
+//! and deleted ports go. A failure closes what was opened, leaves the devices that were there before, and opens
+//! again what was closed.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -124,52 +125,58 @@ impl State {
         Ok(())
     }
 
-    /// Opens every port of the steps, or none. Ports that are in the way, and those that are to be opened
-    /// again, are closed on the way, and are as they were after a failure.
+    /// Opens every port of the steps, or none. Those that are to be opened again, and ports that are in the way,
+    /// are closed on the way, and open again after a failure.
     /// Gives the new ports and the names of those that were closed for them.
     fn open_all(
         &mut self,
         steps: &[Step],
         at_start: AtStart,
     ) -> Result<(Vec<Opened>, Vec<PortName>), ApplyError> {
-        let (mut beside, mut instead) = (Vec::new(), Vec::new());
+        let (mut beside, mut again, mut instead) = (Vec::new(), Vec::new(), Vec::new());
         let doomed: Vec<&schema::Port> = steps.iter().filter_map(deleted).collect();
         for step in steps {
             match step {
                 Step::AddPort { port, .. } if doomed.iter().any(|old| in_the_way(old, port)) => {
-                    instead.push((port.as_ref(), Fate::Remove));
+                    instead.push(port.as_ref());
                 }
                 Step::AddPort { port, .. } => beside.push(port.as_ref()),
-                Step::ReopenPort { to, .. } => instead.push((to.as_ref(), Fate::Leave)),
+                Step::ReopenPort { to, .. } => again.push(to.as_ref()),
                 _ => {}
             }
         }
-        let mut opened = Vec::new();
-        for config in beside {
-            let result = self.open_one(config, at_start, &mut opened);
-            self.or_undo(result, &mut opened, &[])?;
+        if at_start == AtStart::Refuse {
+            [&beside, &again, &instead].into_iter().flatten().try_for_each(|port| check(port))?;
         }
-        if instead.is_empty() {
-            return Ok((opened, Vec::new()));
+        let (mut opened, mut closed) = (Vec::new(), Vec::new());
+        // A device that is removed comes back after a failure, but its connections do not: that is last.
+        for (new, fate) in [(beside, None), (again, Some(Fate::Leave)), (instead, Some(Fate::Remove))] {
+            if let Some(fate) = fate {
+                closed.extend(self.make_way(&new, fate));
+            }
+            for config in new {
+                let result = self.open_one(config, at_start, &mut opened);
+                self.or_undo(result, &mut opened, &closed)?;
+            }
         }
+        Ok((opened, closed))
+    }
+
+    /// Closes the ports that are in the way of new ones; gives their names.
+    fn make_way(&mut self, new: &[&schema::Port], fate: Fate) -> Vec<PortName> {
         let closing: Vec<PortName> = self
             .ports
             .values()
-            .filter(|running| instead.iter().any(|(new, _)| in_the_way(&running.config, new)))
+            .filter(|running| new.iter().any(|new| in_the_way(&running.config, new)))
             .map(|running| running.config.name.clone())
             .collect();
         self.detach(&closing);
         for name in &closing {
-            let fate = if doomed.iter().any(|old| old.name == *name) { Fate::Remove } else { Fate::Leave };
             if let Some(running) = self.ports.get_mut(name) {
                 running.close(fate, "being changed");
             }
         }
-        for (config, _) in instead {
-            let result = self.open_one(config, at_start, &mut opened);
-            self.or_undo(result, &mut opened, &closing)?;
-        }
-        Ok((opened, closing))
+        closing
     }
 
     /// Gives interfaces of ports that stay open their new addresses, all or none.
@@ -218,7 +225,7 @@ impl State {
         }
     }
 
-    /// After a failure: closes what was opened, and opens again what was closed.
+    /// After a failure: closes what was opened, with what was made for it, and opens again what was closed.
     fn or_undo<E>(
         &mut self,
         result: Result<(), E>,
@@ -226,11 +233,9 @@ impl State {
         closed: &[PortName],
     ) -> Result<(), E> {
         if result.is_err() {
-            for Opened { config, port } in opened.drain(..) {
-                let fate = if closed.contains(&config.name) { Fate::Leave } else { Fate::Remove };
-                if let Ok(port) = port {
-                    let _ = port.close(fate);
-                }
+            for port in opened.drain(..).filter_map(|opened| opened.port.ok()) {
+                let fate = if port.is_adopted() { Fate::Leave } else { Fate::Remove };
+                let _ = port.close(fate);
             }
             self.attach_again(closed);
         }
@@ -479,8 +484,19 @@ fn deleted(step: &Step) -> Option<&schema::Port> {
     }
 }
 
+/// Refuses a port that cannot be opened, as far as that shows without touching anything.
+pub(super) fn check(port: &schema::Port) -> Result<(), ApplyError> {
+    ports::check(port)
+        .map_err(|cause| ApplyError { object: format!("port \"{}\"", port.name), cause: Cause::Open(cause) })
+}
+
 /// Whether `old` has what `new` wants to have: its name, its interface, its device or its socket.
 pub(super) fn in_the_way(old: &schema::Port, new: &schema::Port) -> bool {
+    old.name == new.name || has_the_device(old, new)
+}
+
+/// Whether `old` has the interface, the device or the socket that `new` wants to have.
+pub(super) fn has_the_device(old: &schema::Port, new: &schema::Port) -> bool {
     let interface = |port: &schema::Port| {
         port.kind.interface().map(|(netns, name)| (netns.map(|netns| netns.path()), name.to_string()))
     };
@@ -488,7 +504,6 @@ pub(super) fn in_the_way(old: &schema::Port, new: &schema::Port) -> bool {
         schema::PortKind::VhostUser(vhost) => Some(vhost.socket.clone()),
         _ => None,
     };
-    old.name == new.name
-        || (interface(old).is_some() && interface(old) == interface(new))
+    (interface(old).is_some() && interface(old) == interface(new))
         || (socket(old).is_some() && socket(old) == socket(new))
 }

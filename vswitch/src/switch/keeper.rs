@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use control::schema::{self, PortName};
 use pmd::Fate;
 
-use super::apply::in_the_way;
+use super::apply::has_the_device;
 use super::attempts::Attempt;
 use super::ports::{PortState, Running};
 use super::{State, Switch};
@@ -143,9 +143,10 @@ impl State {
                 running.state = PortState::Down(reason);
                 running.backoff.failed(now_ns);
             }
-            // It was changed or deleted meanwhile. What a port of now has, or wants to have, stays.
+            // It was changed or deleted meanwhile. A device that a port of now has, or wants to have, stays as it
+            // is: not even a host's is given back, which closing it would do.
             (None, Ok(port)) => {
-                if !self.ports.values().any(|running| in_the_way(&running.config, &config))
+                if !self.ports.values().any(|running| has_the_device(&running.config, &config))
                     && let Err(fault) = port.close(Fate::Remove)
                 {
                     eprintln!("vswitchd: port \"{}\": {fault}", config.name);

@@ -19,8 +19,9 @@ mod workers;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use control::schema::{self, BridgeName, Config, PortName};
@@ -34,9 +35,13 @@ use self::ports::{Opener, Running};
 use self::workers::Crew;
 use crate::snapshot::Snapshot;
 use crate::tables::fdb::{Fdb, Size};
+use crate::worker::Event;
 
 /// Most bridges of one switch.
 const BRIDGES: usize = 4096;
+
+/// How long the end of the switch waits for changes that are being made.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to do with a port that cannot be opened when the switch starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +70,7 @@ pub enum StartError {
 pub struct Switch {
     state: Mutex<State>,
     stopping: Arc<AtomicBool>,
-    keeper: Mutex<Option<std::thread::JoinHandle<()>>>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Everything that the control side knows.
@@ -90,21 +95,43 @@ pub(crate) struct State {
 }
 
 impl Switch {
-    /// Starts the workers and applies `config`. `seed` keys every hash; a random one, except in tests.
+    /// Starts the workers and applies `config`. `seed` keys every hash; a random one, except in tests. `save` is
+    /// called as by [`Switch::apply`]: if it fails, what was made is removed, and what was there stays.
     ///
     /// # Errors
-    /// No memory, a CPU that is not there, and, with [`AtStart::Refuse`], a port that cannot be opened.
-    pub fn start(config: Config, at_start: AtStart, seed: u64) -> Result<Arc<Switch>, StartError> {
-        Switch::start_with(Arc::new(ports::open), config, at_start, seed)
+    /// No memory, a CPU that is not there, and, with [`AtStart::Refuse`], a port that cannot be opened; what `save`
+    /// says.
+    pub fn start<E: From<StartError> + From<ApplyError>>(
+        config: Config,
+        at_start: AtStart,
+        seed: u64,
+        save: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Arc<Switch>, E> {
+        Switch::start_with(Arc::new(ports::open), config, at_start, seed, save)
     }
 
     /// [`Switch::start`] with another way to open ports.
-    fn start_with(
+    fn start_with<E: From<StartError> + From<ApplyError>>(
         opener: Opener,
         config: Config,
         at_start: AtStart,
         seed: u64,
-    ) -> Result<Arc<Switch>, StartError> {
+        save: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Arc<Switch>, E> {
+        let (switch, reports) = Switch::idle(opener, &config, seed)?;
+        switch.lock().apply(config, at_start, save)?;
+        switch.lock().previous = None;
+        let keeper = keeper::start(Arc::downgrade(&switch), reports, switch.stopping.clone());
+        *switch.keeper.lock().unwrap_or_else(PoisonError::into_inner) = keeper;
+        Ok(switch)
+    }
+
+    /// A switch with workers and memory as `config` says, and nothing else of it yet; and what the workers report.
+    fn idle(
+        opener: Opener,
+        config: &Config,
+        seed: u64,
+    ) -> Result<(Arc<Switch>, Receiver<Event>), StartError> {
         let limits = config.limits.clone();
         let huge = match config.switch.huge_pages {
             schema::HugePages::Auto => pmd::HugePages::Auto,
@@ -135,17 +162,8 @@ impl Switch {
             snapshot: Arc::default(),
             limits,
         };
-        let stopping = Arc::new(AtomicBool::new(false));
-        let switch = Arc::new(Switch {
-            state: Mutex::new(state),
-            stopping: stopping.clone(),
-            keeper: Mutex::default(),
-        });
-        switch.lock().apply(config, at_start, || Ok::<_, ApplyError>(()))?;
-        switch.lock().previous = None;
-        let keeper = keeper::start(Arc::downgrade(&switch), reports, stopping);
-        *switch.keeper.lock().unwrap_or_else(PoisonError::into_inner) = keeper;
-        Ok(switch)
+        let switch = Switch { state: Mutex::new(state), stopping: Arc::default(), keeper: Mutex::default() };
+        Ok((Arc::new(switch), reports))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -175,22 +193,52 @@ impl Switch {
         self.lock().previous.clone()
     }
 
-    /// Ends the switch: containers keep their interfaces, host devices are given back.
+    /// Ends the switch: containers keep their interfaces, host devices are given back. When the kernel does not let
+    /// go of somebody who holds the state, nothing is done: the end of the process is as good as a crash then.
     pub fn stop(&self) {
         // The workers are gone after the first time: nobody would answer a second.
         if self.stopping.swap(true, Ordering::AcqRel) {
             return;
         }
-        if let Some(keeper) = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = keeper.join();
-        }
-        let mut state = self.lock();
+        let Some(mut state) = self.take_over(Instant::now() + PATIENCE) else {
+            eprintln!("vswitchd: a port hangs in being opened or closed: ending without it");
+            return;
+        };
         state.take_outcomes(|_| true, Instant::now() + attempts::GRACE);
         let names: Vec<_> = state.ports.keys().cloned().collect();
         state.detach(&names);
         state.crew.stop();
         ports::close_all(state.ports.values_mut(), Fate::Leave);
     }
+
+    /// The state for good: when the keeper has ended and nobody else holds it, if that is before `deadline`.
+    fn take_over(&self, deadline: Instant) -> Option<MutexGuard<'_, State>> {
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // The keeper itself may be who drops the switch.
+        let me = std::thread::current().id();
+        let is_over = |keeper: &JoinHandle<()>| keeper.is_finished() || keeper.thread().id() == me;
+        loop {
+            if keeper.as_ref().is_none_or(is_over) {
+                match self.state.try_lock() {
+                    Ok(state) => return Some(state),
+                    Err(TryLockError::Poisoned(state)) => return Some(state.into_inner()),
+                    Err(TryLockError::WouldBlock) => {}
+                }
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Refuses a configuration with a port that cannot be opened, as far as that shows without touching anything.
+///
+/// # Errors
+/// A namespace or a device that is not there.
+pub fn check(config: &Config) -> Result<(), ApplyError> {
+    config.ports.iter().try_for_each(apply::check)
 }
 
 /// Which interfaces of ports that went out of the desired state, or became other ports in it, while no switch

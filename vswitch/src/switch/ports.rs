@@ -139,6 +139,23 @@ fn settings(port: &schema::Port, endpoint: &schema::Endpoint) -> Settings {
     }
 }
 
+/// Looks whether the namespace and the device that a port needs are there; touches nothing.
+///
+/// # Errors
+/// As [`open`].
+pub fn check(port: &schema::Port) -> Result<(), String> {
+    let Some((netns, device)) = port.kind.interface() else { return Ok(()) };
+    let netns = netns.map(|netns| netns.path().display().to_string());
+    let look = || {
+        let netns = Netns::open_or_own(netns.as_deref())?;
+        if matches!(port.kind, PortKind::Packet(_) | PortKind::Afxdp(_)) {
+            Links::open(&netns)?.get(device.as_str())?;
+        }
+        Ok(())
+    };
+    look().map_err(|error: pmd::netdev::Error| error.to_string())
+}
+
 /// Opens a port as its configuration says, with a tx queue for each of `workers` where the type can.
 ///
 /// # Errors

@@ -31,6 +31,7 @@ struct Puppet {
     rx: Option<Rx>,
     tx: Option<Tx>,
     closed: Sender<Fate>,
+    adopted: bool,
 }
 
 struct Rx(Play);
@@ -96,6 +97,10 @@ impl Port for Puppet {
         Link::up()
     }
 
+    fn is_adopted(&self) -> bool {
+        self.adopted
+    }
+
     fn take_rx(&mut self) -> Vec<Box<dyn RxQueue>> {
         self.rx.take().into_iter().map(|rx| Box::new(rx) as Box<dyn RxQueue>).collect()
     }
@@ -120,6 +125,8 @@ struct Stage {
     dropped: HashMap<&'static str, Cue<()>>,
     /// What opening a port waits for, and then ends with if that is a failure.
     openings: HashMap<&'static str, Cue<Result<(), String>>>,
+    /// The ports whose devices are there already.
+    adopted: Vec<&'static str>,
     /// How often each port was opened.
     opened: Mutex<HashMap<String, u32>>,
     closed: Mutex<HashMap<String, Receiver<Fate>>>,
@@ -141,13 +148,23 @@ impl Stage {
                 dropped();
             }
         };
-        Ok(Box::new(Puppet { rx: Some(Rx(play)), tx: Some(Tx(Box::new(dropped))), closed }))
+        let adopted = self.adopted.contains(&name);
+        Ok(Box::new(Puppet { rx: Some(Rx(play)), tx: Some(Tx(Box::new(dropped))), closed, adopted }))
     }
 
     fn start(self: &Arc<Stage>, config: Config, at_start: AtStart) -> Arc<Switch> {
+        self.try_start(config, at_start, || Ok(())).unwrap()
+    }
+
+    fn try_start(
+        self: &Arc<Stage>,
+        config: Config,
+        at_start: AtStart,
+        save: impl FnOnce() -> Result<(), StartError>,
+    ) -> Result<Arc<Switch>, StartError> {
         let stage = self.clone();
         let opener = move |port: &schema::Port, _: &Arena, _: usize| stage.open(port);
-        Switch::start_with(Arc::new(opener), config, at_start, 1).unwrap()
+        Switch::start_with(Arc::new(opener), config, at_start, 1, save)
     }
 
     fn opened(&self, port: &str) -> u32 {
@@ -162,10 +179,15 @@ impl Stage {
 
 /// A configuration of one bridge with these ports, each a name and further keys.
 fn config(ports: &[(&str, &str)]) -> Config {
+    let keys: Vec<String> = ports.iter().map(|(_, keys)| format!("type = \"null\"\n{keys}")).collect();
+    with_kind(&ports.iter().zip(&keys).map(|((name, _), keys)| (*name, keys.as_str())).collect::<Vec<_>>())
+}
+
+/// The same, with the ports' types among the keys.
+fn with_kind(ports: &[(&str, &str)]) -> Config {
     let head = "[switch]\nworkers = [0]\n[limits]\nframes = 1024\nports = 8\n[[bridge]]\nname = \"blue\"\n";
-    let port = |(name, keys): &(&str, &str)| {
-        format!("[[port]]\nname = \"{name}\"\nbridge = \"blue\"\ntype = \"null\"\n{keys}\n")
-    };
+    let port =
+        |(name, keys): &(&str, &str)| format!("[[port]]\nname = \"{name}\"\nbridge = \"blue\"\n{keys}\n");
     Config::parse(&(head.to_owned() + &ports.iter().map(port).collect::<String>()), "test").unwrap()
 }
 
@@ -337,15 +359,17 @@ fn a_frame_that_the_driver_loses_is_dropped_by_name() {
     assert_eq!((totals.received, totals.sent, totals.dropped), (BATCH as u64 + 2, BATCH as u64, 2));
 }
 
-/// A port whose opening fails at first, and then hangs until it is told to end.
+/// A port whose opening fails at first, then hangs until it is told to end, and works from then on.
 fn hanging() -> (Arc<Stage>, Receiver<()>, Sender<Result<(), String>>) {
     let (entered, begun) = std::sync::mpsc::channel();
     let (end, ended) = std::sync::mpsc::channel();
     let (ended, tries) = (Mutex::new(ended), AtomicU32::new(0));
     let mut stage = Stage::default();
     let opening = move || {
-        if tries.fetch_add(1, Ordering::SeqCst) == 0 {
-            return Err("not yet".into());
+        match tries.fetch_add(1, Ordering::SeqCst) {
+            0 => return Err("not yet".into()),
+            1 => {}
+            _ => return Ok(()),
         }
         let _ = entered.send(());
         ended.lock().unwrap().recv_timeout(2 * SOON).unwrap_or(Err("nobody ended it".into()))
@@ -421,4 +445,101 @@ fn a_change_that_cannot_be_saved_is_not_made() {
         .unwrap();
     assert!(saved && is_up(&switch, "d"));
     assert_eq!(stage.fates("a"), [Fate::Remove]);
+}
+
+/// A stage on which a port can be opened so many `times` and no more.
+fn refusing(name: &'static str, times: u32) -> Stage {
+    let tries = AtomicU32::new(0);
+    let opening = move || match tries.fetch_add(1, Ordering::SeqCst) < times {
+        true => Ok(()),
+        false => Err("as told".to_owned()),
+    };
+    let mut stage = Stage::default();
+    stage.openings.insert(name, Box::new(opening));
+    stage
+}
+
+#[test]
+fn a_refused_start_removes_what_it_made_and_leaves_what_was_there() {
+    let stage = Arc::new(Stage { adopted: vec!["a"], ..refusing("c", 0) });
+    let wanted = config(&[("a", ""), ("b", ""), ("c", "")]);
+    let refusal = stage.try_start(wanted, AtStart::Refuse, || Ok(())).err().unwrap();
+    assert_eq!(refusal.to_string(), "port \"c\": as told");
+    assert_eq!((stage.fates("a"), stage.fates("b")), (vec![Fate::Leave], vec![Fate::Remove]));
+}
+
+#[test]
+fn a_start_that_cannot_be_saved_removes_what_it_made_and_leaves_what_was_there() {
+    let stage = Arc::new(Stage { adopted: vec!["a"], ..Stage::default() });
+    let save = || {
+        let (object, cause) = ("state".into(), Cause::Open("the disk is full".into()));
+        Err(StartError::Apply(ApplyError { object, cause }))
+    };
+    let refusal = stage.try_start(config(&[("a", ""), ("b", "")]), AtStart::Retry, save).err().unwrap();
+    assert_eq!(refusal.to_string(), "state: the disk is full");
+    assert_eq!((stage.fates("a"), stage.fates("b")), (vec![Fate::Leave], vec![Fate::Remove]));
+}
+
+#[test]
+fn no_device_is_removed_for_a_change_while_another_port_can_still_refuse_it() {
+    let stage = Arc::new(refusing("b", 1));
+    let switch = stage.start(config(&[("a", ""), ("b", "")]), AtStart::Refuse);
+    // The one is another device from now on, the other only opened again.
+    let refusal = apply(&switch, config(&[("a", "rate = 5"), ("b", "queues = 2")])).unwrap_err();
+    assert_eq!(refusal.to_string(), "port \"b\": as told");
+    assert_eq!((stage.opened("a"), stage.fates("a")), (1, vec![]));
+    assert!(is_up(&switch, "a"));
+}
+
+#[test]
+fn no_port_is_closed_for_one_whose_namespace_is_missing() {
+    let stage = Arc::new(Stage::default());
+    let switch = stage.start(config(&[("a", "")]), AtStart::Refuse);
+    let tap = "type = \"tap\"\nnetns = \"no-such-namespace\"";
+    let refusal = apply(&switch, with_kind(&[("a", tap)])).unwrap_err();
+    assert!(refusal.to_string().contains("no-such-namespace"), "{refusal}");
+    assert_eq!((stage.opened("a"), stage.fates("a")), (1, vec![]));
+    assert!(is_up(&switch, "a"));
+}
+
+#[test]
+fn a_port_that_is_another_device_when_it_comes_back_leaves_nothing() {
+    let (stage, begun, end) = hanging();
+    let tap = |ifname: &str| format!("type = \"tap\"\nifname = \"{ifname}\"");
+    let switch = stage.start(with_kind(&[("b", &tap("one"))]), AtStart::Retry);
+    begun.recv_timeout(SOON).unwrap();
+    apply(&switch, with_kind(&[("b", &tap("two"))])).unwrap();
+    assert!(is_up(&switch, "b"));
+    end.send(Ok(())).unwrap();
+    wait_until("the late one is opened", || stage.opened("b") == 2);
+    let mut fates = Vec::new();
+    wait_until("the late one is closed", || {
+        fates.extend(stage.fates("b"));
+        !fates.is_empty()
+    });
+    assert_eq!(fates, [Fate::Remove]);
+    assert!(is_up(&switch, "b"));
+}
+
+#[test]
+fn a_change_that_hangs_does_not_hang_the_end() {
+    let (entered, begun) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let ended = Mutex::new(ended);
+    let mut stage = Stage::default();
+    let opening = move || {
+        let _ = entered.send(());
+        let _ = ended.lock().unwrap().recv_timeout(4 * PATIENCE);
+        Err("too late".to_owned())
+    };
+    stage.openings.insert("b", Box::new(opening));
+    let switch = Arc::new(stage).start(config(&[("a", "")]), AtStart::Refuse);
+    let changed = switch.clone();
+    let change = std::thread::spawn(move || apply(&changed, config(&[("a", ""), ("b", "")])));
+    begun.recv_timeout(SOON).unwrap();
+    let asked = Instant::now();
+    switch.stop();
+    assert!(asked.elapsed() < 2 * PATIENCE, "{:?}", asked.elapsed());
+    end.send(()).unwrap();
+    change.join().unwrap().unwrap_err();
 }
