@@ -122,17 +122,7 @@ impl Port for AfxdpPort {
     }
 
     fn link(&self) -> Link {
-        let name = &self.device.name;
-        match self.device.look(self.anchor.as_ref()) {
-            Ok(link) if !link.up => Link::down(format!("device {name:?} is set down")),
-            Ok(link) if !link.carrier => Link::down(format!("device {name:?} has no carrier")),
-            Ok(link) if link.mtu != self.device.mtu => Link::gone(format!(
-                "the MTU of device {name:?} is {} now, no longer {}",
-                link.mtu, self.device.mtu
-            )),
-            Ok(_) => Link::up(),
-            Err(reason) => Link::gone(reason),
-        }
+        self.device.state(self.anchor.as_ref())
     }
 
     fn take_rx(&mut self) -> Vec<Box<dyn RxQueue>> {

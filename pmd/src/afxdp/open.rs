@@ -155,14 +155,9 @@ pub fn open(config: &AfxdpConfig, arena: &Arena) -> Result<OpenAfxdp, OpenError>
 }
 
 fn open_here(config: &AfxdpConfig, arena: &Arena, mut links: Links) -> Result<OpenAfxdp, OpenError> {
-    let link = links.get(&config.device)?;
-    if !link.ethernet {
-        let why = "it is no Ethernet device (the loopback, a TUN, a tunnel of IP); name one that is".into();
-        return Err(netdev::Error::Invalid { what: format!("device = {:?}", link.name), why }.into());
-    }
-    if let Purpose::Host { exclusive: false } = config.purpose {
-        links.refuse_used(&link)?;
-    }
+    // The host end of a pair that we made is nobody else's.
+    let exclusive = config.purpose != Purpose::Host { exclusive: false };
+    let link = links.claim(&config.device, exclusive)?;
     let raised = !link.up;
     if raised {
         links.change(&link, &[Change::Up(true)])?;
@@ -310,7 +305,8 @@ fn count_queues(config: &AfxdpConfig, link: &Link) -> Result<u32, OpenError> {
     }
 }
 
-/// Opens a socket on each queue that is wanted. The first registers the arena; the others share its UMEM, and with it its mode.
+/// Opens a socket on each queue that is wanted. The first registers the arena; the others share its UMEM, and with it
+/// its mode.
 fn open_queues(
     config: &AfxdpConfig,
     arena: &Arena,

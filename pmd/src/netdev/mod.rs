@@ -27,6 +27,8 @@ pub use link::{Link, Links, Mac};
 pub use netns::Netns;
 pub use settings::Settings;
 
+use crate::port;
+
 /// A kernel device that is open, in plain values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
@@ -65,11 +67,41 @@ impl Device {
         };
         found.map_err(|error| error.to_string())?.ok_or_else(|| format!("device {:?} was deleted", self.name))
     }
+
+    /// Whether frames can pass by the device, an existing one, now. One with another MTU than it was opened with has
+    /// to be opened again.
+    pub(crate) fn state(&self, anchor: Option<&Anchor>) -> port::Link {
+        match self.look(anchor) {
+            Ok(link) if !link.up => port::Link::down(format!("device {:?} is set down", link.name)),
+            Ok(link) if !link.carrier => port::Link::down(format!("device {:?} has no carrier", link.name)),
+            Ok(link) if link.mtu != self.mtu => port::Link::gone(format!(
+                "the MTU of device {:?} is {} now, no longer {}",
+                link.name, link.mtu, self.mtu
+            )),
+            Ok(_) => port::Link::up(),
+            Err(reason) => port::Link::gone(reason),
+        }
+    }
 }
 
 impl Links {
+    /// The device that a port is to take over: one of Ethernet, and, unless the port may have it `exclusive`ly, one
+    /// that the host's own traffic does not go through.
+    pub(crate) fn claim(&mut self, name: &str, exclusive: bool) -> Result<Link, Error> {
+        let link = self.get(name)?;
+        if !link.ethernet {
+            let why =
+                "it is no Ethernet device (the loopback, a TUN, a tunnel of IP); name one that is".into();
+            return Err(Error::Invalid { what: format!("device = {:?}", link.name), why });
+        }
+        if !exclusive {
+            self.refuse_used(&link)?;
+        }
+        Ok(link)
+    }
+
     /// Refuses a device that the host's own traffic goes through.
-    pub(crate) fn refuse_used(&mut self, link: &Link) -> Result<(), Error> {
+    fn refuse_used(&mut self, link: &Link) -> Result<(), Error> {
         let used = |reason: String, links: &Links| Error::HostUses {
             device: link.name.clone(),
             netns: links.place().to_owned(),

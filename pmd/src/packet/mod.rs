@@ -99,16 +99,7 @@ impl Port for PacketPort {
     }
 
     fn link(&self) -> Link {
-        match self.device.look(self.anchor.as_ref()) {
-            Ok(link) if !link.up => Link::down(format!("device {:?} is set down", link.name)),
-            Ok(link) if !link.carrier => Link::down(format!("device {:?} has no carrier", link.name)),
-            Ok(link) if link.mtu != self.device.mtu => Link::gone(format!(
-                "the MTU of device {:?} is {} now, no longer {}",
-                link.name, link.mtu, self.device.mtu
-            )),
-            Ok(_) => Link::up(),
-            Err(reason) => Link::gone(reason),
-        }
+        self.device.state(self.anchor.as_ref())
     }
 
     fn take_rx(&mut self) -> Vec<Box<dyn RxQueue>> {
@@ -400,6 +391,12 @@ mod tests {
         assert!(one.link().reason.contains("set down") && !one.link().gone, "{:?}", one.link());
         sandbox.ip(0, &["link", "set", "h1", "up"]);
         tcp(sandbox.netns(1), sandbox.netns(2), "10.1.0.2".parse().unwrap(), 1 << 20);
+        sandbox.ip(0, &["link", "set", "h1", "mtu", "1400"]);
+        assert!(
+            one.link().gone && one.link().reason.contains("is 1400 now, no longer 1500"),
+            "{:?}",
+            one.link()
+        );
         sandbox.ip(0, &["link", "del", "h1"]);
         assert!(one.link().gone && one.link().reason.contains("deleted"));
         wire.stop();

@@ -65,18 +65,11 @@ pub struct OpenQueue {
 /// Opens a device of the host: refuses one that the host uses, closes it to the kernel's stack, sets it up.
 ///
 /// # Errors
-/// [`Error::DeviceMissing`], [`Error::HostUses`], [`Error::Invalid`] for `lo`; what the kernel refuses.
+/// [`Error::DeviceMissing`], [`Error::HostUses`], [`Error::Invalid`] for what is no Ethernet device; what the kernel refuses.
 pub fn open(config: &PacketConfig) -> Result<OpenPacket, Error> {
     let netns = Netns::open_or_own(config.netns.as_deref())?;
     let mut links = Links::open(&netns)?;
-    let link = links.get(&config.device)?;
-    if !link.ethernet {
-        let why = "it is no Ethernet device (the loopback, a TUN, a tunnel of IP); name one that is".into();
-        return Err(Error::Invalid { what: format!("device = {:?}", link.name), why });
-    }
-    if !config.exclusive {
-        links.refuse_used(&link)?;
-    }
+    let link = links.claim(&config.device, config.exclusive)?;
     ingress::close(&netns, &[&link.name])?;
     let opened = open_raised(&mut links, &netns, &link, config);
     if opened.is_err() {
