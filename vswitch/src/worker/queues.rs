@@ -1,10 +1,9 @@
 //! The rx queues of a worker, by how they are asked.
 //!
-//! Rings are asked every turn, and one that has had frames is watched only while the worker sleeps. A queue behind
-//! system calls is watched by `epoll` as long as nothing comes;
-//! from its first frame on it is *hot*: taken out of the watch and asked directly, until it has been quiet
-//! for a while. A watch costs whoever sends to us a lock and a wake-up for every frame, on his own core; a
-//! thousand quiet queues cost nobody anything.
+//! Rings are asked every turn, and one that has had frames is watched only while the worker sleeps. A queue
+//! behind system calls is watched by `epoll` as long as nothing comes; from its first frame on it is *hot*: taken
+//! out of the watch and asked directly, until it has been quiet for a while. A watch costs whoever sends to us a
+//! lock and a wake-up for every frame, on his own core; a thousand quiet queues cost nobody anything.
 
 use pmd::{BATCH, Fault, RxQueue, Source};
 
