@@ -98,7 +98,7 @@ fn port(index: usize, bridges: usize) -> impl Strategy<Value = Port> {
     )
         .prop_map(move |(name, bridge, vlan, (isolated, hairpin), fdb_limit, queues, workers, kind)| {
             // They have one for now.
-            let queues = queues.filter(|_| !matches!(kind, PortKind::VhostUser(_)));
+            let queues = queues.filter(|queues| *queues <= 8 || !matches!(kind, PortKind::VhostUser(_)));
             Port {
                 name: PortName::new(&format!("p{index}{name}")).unwrap(),
                 bridge: bridge_name(bridge),

@@ -20,4 +20,4 @@ pub mod ring;
 pub mod seat;
 pub mod user;
 
-pub use user::{Mode, Settings, VhostUserPort, open};
+pub use user::{Mode, PAIRS, Settings, VhostUserPort, open};

@@ -31,7 +31,8 @@ pub struct Port {
     pub hairpin: bool,
     /// `fdb_limit`: most MACs learned on this port. None: the bridge's limit alone.
     pub fdb_limit: Option<u32>,
-    /// `queues`: rx queues, 1 to 64. None: all that an `afxdp` device has, one of any other type.
+    /// `queues`: rx queues, 1 to 64; of a `vhost-user` port the queue pairs that the other end may use, 1 to 8.
+    /// None: all that an `afxdp` device has, one of any other type.
     pub queues: Option<u16>,
     /// `workers`: places in `[switch] workers`, from 0, of the workers that serve the port's queues in
     /// turn. Empty: the switch spreads them.
@@ -192,6 +193,9 @@ const TYPES: [(&str, &[&str]); 7] = [
 /// Port types that have a name and a place in the design, and no driver yet.
 const LATER_TYPES: [&str; 2] = ["memif", "dpdk"];
 
+/// Most queue pairs of a `vhost-user` port.
+const QUEUE_PAIRS: u16 = 8;
+
 const DRIVERS: [(&str, VethDriver); 2] = [("packet", VethDriver::Packet), ("afxdp", VethDriver::Afxdp)];
 const MODES: [(&str, XdpMode); 3] =
     [("auto", XdpMode::Auto), ("zero-copy", XdpMode::ZeroCopy), ("copy", XdpMode::Copy)];
@@ -297,8 +301,9 @@ impl Port {
         let type_name = decode_type(&mut section);
         // What the default says is as good as not said.
         let queues = queues.filter(|queues| *queues != 1 || type_name == Some("afxdp"));
-        if queues.is_some() && type_name == Some("vhost-user") {
-            section.error_at("queues", "`queues`: a vhost-user port has one queue in this version", None);
+        if queues.is_some_and(|queues| queues > QUEUE_PAIRS) && type_name == Some("vhost-user") {
+            let message = format!("`queues`: a vhost-user port has at most {QUEUE_PAIRS} queue pairs");
+            section.error_at("queues", message, None);
         }
         let kind = match type_name {
             Some("tap") => {

@@ -6,6 +6,7 @@
 use pmd::Features;
 use pmd::virtio::{HEADER, SHORT_HEADER};
 
+use super::open::Settings;
 use crate::ring::Terms;
 
 const CSUM: u64 = 1 << 0;
@@ -17,6 +18,10 @@ const HOST_TSO4: u64 = 1 << 11;
 const HOST_TSO6: u64 = 1 << 12;
 const HOST_ECN: u64 = 1 << 13;
 const MRG_RXBUF: u64 = 1 << 15;
+/// The control queue. It is the front end's own: what the guest says there it follows, or tells us by messages. It is
+/// offered because what needs it (several queue pairs) can only be offered with it (section 5.1.3.1).
+const CTRL_VQ: u64 = 1 << 17;
+const MQ: u64 = 1 << 22;
 const INDIRECT_DESC: u64 = 1 << 28;
 /// Chains of events by index, both ways.
 pub const EVENT_IDX: u64 = 1 << 29;
@@ -27,8 +32,9 @@ const GUEST_USO4: u64 = 1 << 54;
 const GUEST_USO6: u64 = 1 << 55;
 const HOST_USO: u64 = 1 << 56;
 
-/// What we offer.
-pub const OFFERED: u64 = CSUM
+/// Partial checksums and trains, both ways. UFO is not among them: its frames are not cut into segments, but into
+/// fragments, which nothing here does.
+const OFFLOADS: u64 = CSUM
     | GUEST_CSUM
     | GUEST_TSO4
     | GUEST_TSO6
@@ -36,14 +42,21 @@ pub const OFFERED: u64 = CSUM
     | HOST_TSO4
     | HOST_TSO6
     | HOST_ECN
-    | MRG_RXBUF
-    | INDIRECT_DESC
-    | EVENT_IDX
-    | PROTOCOL_FEATURES
-    | VERSION_1
     | GUEST_USO4
     | GUEST_USO6
     | HOST_USO;
+
+/// What a port with these settings offers.
+pub fn offered(settings: &Settings) -> u64 {
+    let mut offered = CTRL_VQ | MRG_RXBUF | INDIRECT_DESC | EVENT_IDX | PROTOCOL_FEATURES | VERSION_1;
+    if settings.queues > 1 {
+        offered |= MQ;
+    }
+    if settings.offloads {
+        offered |= OFFLOADS;
+    }
+    offered
+}
 
 /// What the features that both have mean for the frames of a ring.
 pub fn terms(features: u64) -> Terms {
@@ -67,11 +80,21 @@ pub fn terms(features: u64) -> Terms {
 
 #[cfg(test)]
 mod tests {
+    use super::super::open::Mode;
     use super::*;
 
     #[test]
+    fn what_is_offered_follows_the_settings() {
+        let settings = Settings::new("/s", Mode::Server);
+        let offer = offered(&settings);
+        assert!(offer & OFFLOADS == OFFLOADS && offer & MQ == 0);
+        assert_eq!(offered(&Settings { queues: 2, ..settings.clone() }), offer | MQ);
+        assert_eq!(offered(&Settings { offloads: false, ..settings }), offer & !OFFLOADS);
+    }
+
+    #[test]
     fn a_guest_is_given_what_it_takes() {
-        let all = terms(OFFERED);
+        let all = terms(OFFLOADS | MRG_RXBUF | VERSION_1);
         assert_eq!(all, Terms { header: 12, mergeable: true, features: Features::VIRTIO });
         let plain = terms(VERSION_1);
         assert_eq!(plain, Terms { header: 12, mergeable: false, features: Features::NONE });

@@ -2,7 +2,7 @@
 //!
 //! The other end, the front end (QEMU, DPDK's virtio-user), shares its memory and its rings by messages over a unix
 //! socket; either side may be the one that listens. We are the back end: vhost-user.rst of QEMU's documentation, and
-//! Virtual I/O Device 1.2, section 5.1, for the device. One queue pair, split ring.
+//! Virtual I/O Device 1.2, section 5.1, for the device.
 //!
 //! A thread for each port follows the messages; workers find a ring in their [`seat`](crate::seat), or none. The
 //! port stays open whatever the other end does: it is connected or not, which [`Port::link`] tells, with a reason
@@ -13,9 +13,11 @@
 //! | `disconnected` | nobody is there, or it has not started its rings |
 //! | `bad-ring` | a ring breaks the rules; the connection was closed |
 //! | `bad-message` | a message breaks the rules, or asks for what cannot be; the connection was closed |
+//! | `overflow` | it has more than the limits: queues, memory regions, entries of a ring; the connection was closed |
 
 mod features;
 mod open;
+mod pairs;
 mod service;
 mod session;
 #[cfg(test)]
@@ -26,8 +28,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pmd::{Fate, Fault, Features, Link, Port, RxQueue, TxQueue};
 
 pub use self::open::{Mode, OpenError, OpenVhostUser, Settings, open};
+pub use self::pairs::PAIRS;
+use self::pairs::{PairTx, Running};
 use self::service::Service;
-use self::session::{Place, RINGS, Session, SharedStatus, Status};
+use self::session::{Place, Session, SharedStatus, Status};
 use crate::event::Bell;
 use crate::ring::Alarm;
 use crate::ring::rx::Rx;
@@ -40,6 +44,7 @@ pub struct VhostUserPort {
     mtu: u32,
     mode: Mode,
     status: SharedStatus,
+    running: Arc<Running>,
     rx: Vec<Box<dyn RxQueue>>,
     tx: Vec<Box<dyn TxQueue>>,
     _service: Service,
@@ -51,26 +56,34 @@ impl VhostUserPort {
     /// # Errors
     /// No descriptor or thread could be had.
     pub fn new(open: OpenVhostUser) -> Result<VhostUserPort, OpenError> {
-        let Settings { mac, mtu, mode, .. } = open.settings;
+        let Settings { mac, mtu, mode, queues, .. } = open.settings;
         let alarm = Arc::new(Alarm::new().map_err(OpenError::Resources)?);
-        let bell = Arc::new(Bell::new().map_err(OpenError::Resources)?);
-        let (rx_owner, rx_seat) = seat();
-        let (tx_owner, tx_seat) = seat();
-        let rx = Rx::new(rx_seat, bell.clone(), alarm.clone());
-        let tx = Tx::new(tx_seat, alarm.clone());
-        // The guest's receive queue comes first (section 5.1.2).
-        let places = [Place { owner: tx_owner, bell: None }, Place { owner: rx_owner, bell: Some(bell) }];
+        let (mut places, mut rx, mut tx) = (Vec::new(), Vec::<Box<dyn RxQueue>>::new(), Vec::new());
+        for _ in 0..queues.clamp(1, PAIRS) {
+            let bell = Arc::new(Bell::new().map_err(OpenError::Resources)?);
+            let (rx_owner, rx_seat) = seat();
+            let (tx_owner, tx_seat) = seat();
+            places.push(Place { owner: tx_owner, bell: None });
+            places.push(Place { owner: rx_owner, bell: Some(bell.clone()) });
+            rx.push(Box::new(Rx::new(rx_seat, bell, alarm.clone())));
+            tx.push(Tx::new(tx_seat, alarm.clone()));
+        }
+        let running = Arc::new(Running::default());
         let reason = "disconnected: nobody has connected yet".into();
         let status: SharedStatus = Arc::new(Mutex::new(Status { reason, ..Status::default() }));
-        let service = Service::start(open, Session::new(places, status.clone()), alarm)
-            .map_err(OpenError::Resources)?;
-        let (rx, tx) = (vec![Box::new(rx) as _], vec![Box::new(tx) as _]);
-        Ok(VhostUserPort { mac, mtu, mode, status, rx, tx, _service: service })
+        let session = Session::new(places, running.clone(), status.clone(), &open.settings);
+        let service = Service::start(open, session, alarm).map_err(OpenError::Resources)?;
+        let tx = if tx.len() == 1 { boxed(tx) } else { boxed(PairTx::over(tx, &running)) };
+        Ok(VhostUserPort { mac, mtu, mode, status, running, rx, tx, _service: service })
     }
 
     fn status(&self) -> Status {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+fn boxed<Q: TxQueue + 'static>(queues: Vec<Q>) -> Vec<Box<dyn TxQueue>> {
+    queues.into_iter().map(|queue| Box::new(queue) as _).collect()
 }
 
 impl Port for VhostUserPort {
@@ -79,12 +92,9 @@ impl Port for VhostUserPort {
     }
 
     fn mode(&self) -> &str {
-        let running = self.status().running == [true; RINGS];
-        match (self.mode, running) {
-            (Mode::Server, false) => "server",
-            (Mode::Server, true) => "server, split ring",
-            (Mode::Client, false) => "client",
-            (Mode::Client, true) => "client, split ring",
+        match self.mode {
+            Mode::Server => "server",
+            Mode::Client => "client",
         }
     }
 
@@ -101,8 +111,7 @@ impl Port for VhostUserPort {
     }
 
     fn link(&self) -> Link {
-        let status = self.status();
-        if status.running == [true; RINGS] { Link::up() } else { Link::down(status.reason) }
+        if self.running.pairs() > 0 { Link::up() } else { Link::down(self.status().reason) }
     }
 
     fn take_rx(&mut self) -> Vec<Box<dyn RxQueue>> {

@@ -28,6 +28,24 @@ pub struct Settings {
     pub mac: [u8; 6],
     /// The largest network packet.
     pub mtu: u32,
+    /// Most queue pairs that are offered, up to [`PAIRS`](super::PAIRS).
+    pub queues: u16,
+    /// Partial checksums and trains are offered.
+    pub offloads: bool,
+}
+
+impl Settings {
+    /// A port at `socket` with everything else as it is by default.
+    pub fn new(socket: impl Into<PathBuf>, mode: Mode) -> Settings {
+        Settings {
+            socket: socket.into(),
+            mode,
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            queues: 1,
+            offloads: true,
+        }
+    }
 }
 
 /// Why a port could not be opened.

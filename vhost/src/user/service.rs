@@ -239,7 +239,8 @@ fn ending(error: Error) -> End {
         Error::Disconnected | Error::SocketBroken(_) => {
             End::Gone("disconnected: the other end closed the connection".into())
         }
-        Error::ReqHandlerError(error) => End::Fault(format!("bad-message: {error}")),
+        // One of ours, with its word.
+        Error::ReqHandlerError(error) => End::Fault(error.to_string()),
         error => End::Fault(format!("bad-message: {error}")),
     }
 }

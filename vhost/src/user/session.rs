@@ -19,24 +19,21 @@ use vhost_protocol::vhost_user::message::{
 };
 use vhost_protocol::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 
-use super::features::{self, EVENT_IDX, OFFERED, PROTOCOL_FEATURES};
+use super::features::{self, EVENT_IDX, PROTOCOL_FEATURES};
+use super::open::Settings;
+use super::pairs::Running;
 use crate::event::{self, Bell};
-use crate::memory::{GuestMemory, RegionSpec};
-use crate::ring::Lane;
+use crate::memory::{GuestMemory, MemoryError, RegionSpec};
 use crate::ring::access::Direct;
 use crate::ring::split::{Layout, Split};
+use crate::ring::{BadRing, Lane, RING};
 use crate::seat::Owner;
-
-/// The guest's receive queue, and its transmit queue (Virtual I/O Device 1.2, section 5.1.2).
-pub(super) const RINGS: usize = 2;
 
 /// How the port stands, for whoever asks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Status {
     /// The other end is connected.
     pub connected: bool,
-    /// Each ring runs.
-    pub running: [bool; RINGS],
     /// What the guest takes.
     pub features: Features,
     /// Why frames do not pass, beginning with a word of the list in `mod.rs`.
@@ -67,22 +64,46 @@ struct Ring {
 }
 
 /// The device as its front end sees it.
+///
+/// Rings are in the order of Virtual I/O Device 1.2, section 5.1.2: the guest's receive queue, its transmit queue,
+/// the next pair's.
 pub(super) struct Session {
-    places: [Place; RINGS],
-    rings: [Ring; RINGS],
+    places: Vec<Place>,
+    rings: Vec<Ring>,
+    running: Arc<Running>,
+    /// What we offer.
+    offered: u64,
     memory: Option<Arc<GuestMemory>>,
     features: u64,
     status: SharedStatus,
 }
 
+/// The word that the reason of a refusal begins with.
+enum Word {
+    BadMessage,
+    Overflow,
+}
+
 /// An error that says why, for the port's reason.
-fn refuse(reason: impl std::fmt::Display) -> Error {
-    Error::ReqHandlerError(io::Error::new(io::ErrorKind::InvalidInput, reason.to_string()))
+fn refuse(word: Word, reason: impl std::fmt::Display) -> Error {
+    let word = match word {
+        Word::BadMessage => "bad-message",
+        Word::Overflow => "overflow",
+    };
+    Error::ReqHandlerError(io::Error::new(io::ErrorKind::InvalidInput, format!("{word}: {reason}")))
 }
 
 impl Session {
-    pub(super) fn new(places: [Place; RINGS], status: SharedStatus) -> Session {
-        Session { places, rings: Default::default(), memory: None, features: 0, status }
+    /// A device with these rings, of which nothing is known yet.
+    pub(super) fn new(
+        places: Vec<Place>,
+        running: Arc<Running>,
+        status: SharedStatus,
+        settings: &Settings,
+    ) -> Session {
+        let rings = places.iter().map(|_| Ring::default()).collect();
+        let offered = features::offered(settings);
+        Session { places, rings, running, offered, memory: None, features: 0, status }
     }
 
     fn tell(&self, tell: impl FnOnce(&mut Status)) {
@@ -119,35 +140,41 @@ impl Session {
     }
 
     fn forget(&mut self) {
-        for index in 0..RINGS {
-            self.stop(index);
-        }
-        self.rings = Default::default();
+        self.stop_all();
+        self.rings.fill_with(Ring::default);
         self.memory = None;
         self.features = 0;
     }
 
     /// Why a ring is out of use, if one broke the rules.
     pub(super) fn broken(&mut self) -> Option<String> {
-        (0..RINGS).find_map(|index| {
+        (0..self.places.len()).find_map(|index| {
             let lane = self.stop(index)?;
             if lane.broken.is_none() {
                 self.run(index);
             }
-            let names = ["receive", "transmit"];
-            lane.broken.map(|reason| format!("bad-ring: the guest's {} ring: {reason}", names[index]))
+            let (pair, name) = (index / 2, if index % 2 == 0 { "receive" } else { "transmit" });
+            lane.broken.map(|reason| format!("bad-ring: the guest's {name} ring {pair}: {reason}"))
         })
+    }
+
+    fn stop_all(&mut self) {
+        (0..self.places.len()).for_each(|index| drop(self.stop(index)));
+    }
+
+    fn run_all(&mut self) {
+        (0..self.places.len()).for_each(|index| self.run(index));
     }
 
     /// Takes a ring from its worker.
     fn stop(&mut self, index: usize) -> Option<Lane> {
+        self.running.set(index, false);
         let Place { owner, bell } = &mut self.places[index];
         let lane = owner.take()?;
         self.rings[index].base = lane.ring.position().into();
         if let (Some(bell), Some(kick)) = (bell, &self.rings[index].kick) {
             bell.unwatch(kick.as_fd());
         }
-        self.tell(|status| status.running[index] = false);
         Some(lane)
     }
 
@@ -175,10 +202,8 @@ impl Session {
             }
             bell.ring();
         }
-        self.tell(|status| {
-            status.running[index] = true;
-            status.features = terms.features;
-        });
+        self.tell(|status| status.features = terms.features);
+        self.running.set(index, true);
     }
 
     /// Changes what is known about a ring.
@@ -191,25 +216,24 @@ impl Session {
     }
 
     fn check(&self, index: u32) -> Result<usize> {
-        let index = usize::try_from(index).unwrap_or(usize::MAX);
-        if index < RINGS { Ok(index) } else { Err(refuse(format_args!("there is no ring {index}"))) }
+        let rings = self.rings.len();
+        let known = usize::try_from(index).ok().filter(|index| *index < rings);
+        known.ok_or_else(|| {
+            refuse(Word::Overflow, format_args!("ring {index} of a port with {rings}; raise its `queues`"))
+        })
     }
 
     /// Uses another memory.
     fn remember(&mut self, memory: Option<Arc<GuestMemory>>) {
-        for index in 0..RINGS {
-            self.stop(index);
-        }
+        self.stop_all();
         self.memory = memory;
-        for index in 0..RINGS {
-            self.run(index);
-        }
+        self.run_all();
     }
 }
 
 /// A descriptor of the other side's, if it gave one.
 fn descriptor(file: Option<File>) -> Result<Option<OwnedFd>> {
-    file.map(event::accept).transpose().map_err(refuse)
+    file.map(event::accept).transpose().map_err(|error| refuse(Word::BadMessage, error))
 }
 
 impl VhostUserBackendReqHandlerMut for Session {
@@ -228,22 +252,21 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn get_features(&mut self) -> Result<u64> {
-        Ok(OFFERED)
+        Ok(self.offered)
     }
 
     fn set_features(&mut self, features: u64) -> Result<()> {
-        if features & !OFFERED != 0 {
-            return Err(refuse(format_args!("features {:#x} were not offered", features & !OFFERED)));
+        let alien = features & !self.offered;
+        if alien != 0 {
+            return Err(refuse(Word::BadMessage, format_args!("features {alien:#x} were not offered")));
         }
-        for index in 0..RINGS {
-            self.stop(index);
-        }
+        self.stop_all();
         self.features = features;
-        for index in 0..RINGS {
-            // Without protocol features there is no message that enables.
-            self.rings[index].enabled |= features & PROTOCOL_FEATURES == 0;
-            self.run(index);
+        if features & PROTOCOL_FEATURES == 0 {
+            // There is no message that enables.
+            self.rings.iter_mut().for_each(|ring| ring.enabled = true);
         }
+        self.run_all();
         Ok(())
     }
 
@@ -261,12 +284,18 @@ impl VhostUserBackendReqHandlerMut for Session {
         });
         // The old mapping goes first: it may be most of what there is.
         self.remember(None);
-        let memory = GuestMemory::map(specs.zip(files)).map_err(refuse)?;
+        let memory = GuestMemory::map(specs.zip(files)).map_err(|error| {
+            let many = matches!(error, MemoryError::Count(_));
+            refuse(if many { Word::Overflow } else { Word::BadMessage }, error)
+        })?;
         self.remember(Some(Arc::new(memory)));
         Ok(None)
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
+        if num > RING.into() {
+            return Err(refuse(Word::Overflow, BadRing::Size(num)));
+        }
         self.change(index, |ring| ring.size = num)
     }
 
@@ -320,7 +349,7 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn get_queue_num(&mut self) -> Result<u64> {
         // In pairs, as every network front end takes it.
-        Ok((RINGS / 2) as u64)
+        Ok((self.rings.len() / 2) as u64)
     }
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
@@ -330,31 +359,31 @@ impl VhostUserBackendReqHandlerMut for Session {
     // What follows was not offered; the protocol crate lets none of it through.
 
     fn get_config(&mut self, _offset: u32, _size: u32, _flags: VhostUserConfigFlags) -> Result<Vec<u8>> {
-        Err(refuse("GET_CONFIG was not offered"))
+        Err(refuse(Word::BadMessage, "GET_CONFIG was not offered"))
     }
 
     fn set_config(&mut self, _offset: u32, _buf: &[u8], _flags: VhostUserConfigFlags) -> Result<()> {
-        Err(refuse("SET_CONFIG was not offered"))
+        Err(refuse(Word::BadMessage, "SET_CONFIG was not offered"))
     }
 
     fn set_gpu_socket(&mut self, _gpu_backend: GpuBackend) -> Result<()> {
-        Err(refuse("this is no GPU"))
+        Err(refuse(Word::BadMessage, "this is no GPU"))
     }
 
     fn get_shared_object(&mut self, _uuid: VhostUserSharedMsg) -> Result<File> {
-        Err(refuse("GET_SHARED_OBJECT was not offered"))
+        Err(refuse(Word::BadMessage, "GET_SHARED_OBJECT was not offered"))
     }
 
     fn get_inflight_fd(&mut self, _inflight: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        Err(refuse("GET_INFLIGHT_FD was not offered"))
+        Err(refuse(Word::BadMessage, "GET_INFLIGHT_FD was not offered"))
     }
 
     fn set_inflight_fd(&mut self, _inflight: &VhostUserInflight, _file: File) -> Result<()> {
-        Err(refuse("SET_INFLIGHT_FD was not offered"))
+        Err(refuse(Word::BadMessage, "SET_INFLIGHT_FD was not offered"))
     }
 
     fn get_max_mem_slots(&mut self) -> Result<u64> {
-        Err(refuse("GET_MAX_MEM_SLOTS was not offered"))
+        Err(refuse(Word::BadMessage, "GET_MAX_MEM_SLOTS was not offered"))
     }
 
     fn add_mem_region(
@@ -363,11 +392,11 @@ impl VhostUserBackendReqHandlerMut for Session {
         _fd: File,
         _postcopy: Option<bool>,
     ) -> Result<Option<VhostUserMemoryRegionBase>> {
-        Err(refuse("ADD_MEM_REG was not offered"))
+        Err(refuse(Word::BadMessage, "ADD_MEM_REG was not offered"))
     }
 
     fn remove_mem_region(&mut self, _region: &VhostUserSingleMemoryRegion) -> Result<()> {
-        Err(refuse("REM_MEM_REG was not offered"))
+        Err(refuse(Word::BadMessage, "REM_MEM_REG was not offered"))
     }
 
     fn set_device_state_fd(
@@ -376,18 +405,18 @@ impl VhostUserBackendReqHandlerMut for Session {
         _phase: VhostTransferStatePhase,
         _fd: File,
     ) -> Result<Option<File>> {
-        Err(refuse("SET_DEVICE_STATE_FD was not offered"))
+        Err(refuse(Word::BadMessage, "SET_DEVICE_STATE_FD was not offered"))
     }
 
     fn check_device_state(&mut self) -> Result<()> {
-        Err(refuse("CHECK_DEVICE_STATE was not offered"))
+        Err(refuse(Word::BadMessage, "CHECK_DEVICE_STATE was not offered"))
     }
 
     fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {
-        Err(refuse("GET_SHMEM_CONFIG was not offered"))
+        Err(refuse(Word::BadMessage, "GET_SHMEM_CONFIG was not offered"))
     }
 
     fn set_log_base(&mut self, _log: &VhostUserLog, _file: File) -> Result<()> {
-        Err(refuse("SET_LOG_BASE was not offered"))
+        Err(refuse(Word::BadMessage, "SET_LOG_BASE was not offered"))
     }
 }

@@ -8,11 +8,11 @@ use pmd::{
     Arena, Burst, Fate, Features, HugePages, Pool, Port, Prefixes, RxMemory, RxQueue, Source, TxItem, TxQueue,
 };
 
-use super::features::OFFERED;
 use super::{Mode, OpenError, Settings, VhostUserPort, open};
 use crate::driver::frontend::{End, PLAIN};
 use crate::driver::ring::NEXT;
 use vhost_protocol::VhostBackend;
+use vhost_protocol::vhost_user::VhostUserFrontend;
 
 /// A folder that is gone afterwards.
 struct Folder(PathBuf);
@@ -29,7 +29,7 @@ impl Folder {
     }
 
     fn settings(&self, mode: Mode) -> Settings {
-        Settings { socket: self.socket(), mode, mac: [2, 0, 0, 0, 0, 1], mtu: 1500 }
+        Settings::new(self.socket(), mode)
     }
 }
 
@@ -52,6 +52,8 @@ struct Rig {
     port: Box<VhostUserPort>,
     rx: Box<dyn RxQueue>,
     tx: Box<dyn TxQueue>,
+    /// Those of other workers.
+    others: Vec<Box<dyn TxQueue>>,
     memory: RxMemory,
     pool: Pool,
 }
@@ -59,9 +61,10 @@ struct Rig {
 impl Rig {
     fn new(settings: Settings) -> Rig {
         let mut port = VhostUserPort::new(open(settings).unwrap()).unwrap();
-        let (rx, tx) = (port.take_rx().remove(0), port.take_tx().remove(0));
+        let (rx, mut others) = (port.take_rx().remove(0), port.take_tx());
+        let tx = others.remove(0);
         let pool = Arena::new(64, HugePages::Off).unwrap().pool();
-        Rig { port: Box::new(port), rx, tx, memory: RxMemory::new(), pool }
+        Rig { port: Box::new(port), rx, tx, others, memory: RxMemory::new(), pool }
     }
 
     /// Sends what is received back where it came from; how many frames.
@@ -111,16 +114,15 @@ fn frames_pass_in_both_modes_and_again_after_the_other_end_came_back() {
         let mut rig = Rig::new(folder.settings(mode));
         assert!(!rig.port.link().up && rig.port.link().reason.starts_with("disconnected"));
         assert_eq!(rig.echo(), 0);
-        for features in [PLAIN, OFFERED, 0] {
+        for features in [PLAIN, u64::MAX, 0] {
             let stream = match &theirs {
                 Some(listener) => listener.accept().unwrap().0,
                 None => UnixStream::connect(folder.socket()).unwrap(),
             };
             let mut end = End::new(stream, 256, features | PLAIN).unwrap();
             rig.wait_up();
-            assert!(rig.port.mode().ends_with("split ring"));
             let all = Features::VIRTIO;
-            assert_eq!(rig.port.features(), if features == OFFERED { all } else { Features::NONE });
+            assert_eq!(rig.port.features(), if features == u64::MAX { all } else { Features::NONE });
             rig.traffic(&mut end, 2000);
             drop(end);
             wait_until("the link to be down", || !rig.port.link().up);
@@ -131,6 +133,22 @@ fn frames_pass_in_both_modes_and_again_after_the_other_end_came_back() {
         port.close(Fate::Leave).unwrap();
         assert_eq!(folder.socket().exists(), mode == Mode::Client);
     }
+}
+
+#[test]
+fn every_worker_reaches_the_pairs_that_the_guest_has_enabled() {
+    let folder = Folder::new("pairs");
+    let mut rig = Rig::new(Settings { queues: 8, ..folder.settings(Mode::Server) });
+    let mut end = End::new(UnixStream::connect(folder.socket()).unwrap(), 64, u64::MAX).unwrap();
+    rig.wait_up();
+    assert_eq!(rig.others.len(), 7);
+    rig.traffic(&mut end, 100);
+    while let Some(tx) = rig.others.pop() {
+        rig.tx = tx;
+        rig.traffic(&mut end, 100);
+    }
+    end.frontend().set_vring_enable(0, false).unwrap();
+    assert!(!rig.port.link().up);
 }
 
 #[test]
@@ -167,7 +185,7 @@ fn memory_and_rings_change_under_traffic() {
     let mut end = End::new(UnixStream::connect(folder.socket()).unwrap(), 64, PLAIN).unwrap();
     rig.wait_up();
     let (worker, swapper) = (std::sync::atomic::AtomicBool::new(true), std::sync::atomic::Ordering::Relaxed);
-    let Rig { port, mut rx, mut tx, mut memory, mut pool } = rig;
+    let Rig { port, mut rx, mut tx, mut memory, mut pool, .. } = rig;
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let prefixes = Prefixes::default();
@@ -218,7 +236,7 @@ fn a_broken_ring_ends_the_connection_with_its_reason_and_the_next_is_welcome() {
 fn messages_that_cannot_be_end_the_connection_with_a_reason() {
     type Attack = (&'static str, fn(&mut End));
     let attacks: [Attack; 3] = [
-        ("there is no ring 2", |end| {
+        ("overflow: ring 2 of a port with 2", |end| {
             let _ = end.frontend().set_vring_num(2, 64);
         }),
         ("were not offered", |end| {
