@@ -3,6 +3,7 @@
 //! Devices whose other end is another process's memory. It sits between `pmd`, whose port contract its devices
 //! implement, and `vswitch`, which opens them.
 //!
+//! [`guard`] maps files of the other side, so that one that is cut short ends nobody but its owner's session;
 //! [`memory`] is the other side's memory as we have it mapped; [`ring`] moves frames through a virtqueue in it,
 //! as queues of the port contract; [`seat`] hands a ring to a worker and takes it away again, between bursts;
 //! [`user`] is the vhost-user port: the socket, the messages, the thread that follows them. [`driver`] is the
@@ -15,6 +16,7 @@
 
 pub mod driver;
 mod event;
+pub mod guard;
 pub mod memory;
 pub mod ring;
 pub mod seat;

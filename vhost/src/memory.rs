@@ -9,11 +9,12 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
-use vm_memory::{FileOffset, MmapRegion};
+use crate::guard::Mapping;
+use crate::ring::Alarm;
 
 /// Most regions of a table: as many descriptors as a message holds.
 pub const REGIONS: usize = 32;
@@ -57,6 +58,12 @@ pub enum MemoryError {
         /// Bytes of the file; 0 for what is no file.
         has: u64,
     },
+    /// Its pages are not in memory.
+    #[error(
+        "the memory region at {0:#x} is a file that is not in memory: only those of tmpfs (a memfd, /dev/shm) and \
+         hugetlbfs are taken"
+    )]
+    Kind(u64),
     /// It could not be mapped.
     #[error("mmap of the memory region at {guest:#x}: {error}")]
     Map {
@@ -73,7 +80,7 @@ struct Region {
     bytes: u64,
     host: NonNull<u8>,
     /// Keeps it mapped.
-    _mapping: MmapRegion,
+    mapping: Arc<Mapping>,
 }
 
 /// The memory of one guest.
@@ -93,17 +100,20 @@ unsafe impl Sync for GuestMemory {}
 pub struct Hint(usize);
 
 impl GuestMemory {
-    /// Maps a table of regions.
+    /// Maps a table of regions. `alarm` is raised when one of them is [lost](Self::lost).
     ///
     /// # Errors
-    /// A region that cannot be, overlapping ones, files that are too short.
-    pub fn map(table: impl IntoIterator<Item = (RegionSpec, File)>) -> Result<GuestMemory, MemoryError> {
+    /// A region that cannot be, overlapping ones, files that are too short or no memory.
+    pub fn map(
+        table: impl IntoIterator<Item = (RegionSpec, File)>,
+        alarm: Option<&Arc<Alarm>>,
+    ) -> Result<GuestMemory, MemoryError> {
         let mut regions = Vec::new();
         for (spec, file) in table {
             if regions.len() == REGIONS {
                 return Err(MemoryError::Count(regions.len() + 1));
             }
-            regions.push(map(spec, file)?);
+            regions.push(map(spec, file, alarm.cloned())?);
         }
         regions.sort_by_key(|region| region.guest);
         for pair in regions.windows(2) {
@@ -139,6 +149,11 @@ impl GuestMemory {
         Some(region)
     }
 
+    /// The guest address of a region whose file is shorter than it was, or has no memory, if somebody touched one.
+    pub fn lost(&self) -> Option<u64> {
+        self.regions.iter().find(|region| region.mapping.is_lost()).map(|region| region.guest)
+    }
+
     /// All of `bytes` bytes at the front end's address `address`, in one region and aligned to `align`.
     pub fn user(&self, address: u64, bytes: u64, align: usize) -> Option<NonNull<u8>> {
         let holds = |region: &&Region| address >= region.user && address - region.user < region.bytes;
@@ -160,7 +175,7 @@ impl std::fmt::Debug for GuestMemory {
     }
 }
 
-fn map(spec: RegionSpec, file: File) -> Result<Region, MemoryError> {
+fn map(spec: RegionSpec, file: File, alarm: Option<Arc<Alarm>>) -> Result<Region, MemoryError> {
     let end = spec.offset.checked_add(spec.bytes).filter(|end| spec.bytes > 0 && *end <= REGION_BYTES);
     let fits = |start: u64| start.checked_add(spec.bytes).is_some();
     let (Some(end), true, true) = (end, fits(spec.guest), fits(spec.user)) else {
@@ -172,23 +187,25 @@ fn map(spec: RegionSpec, file: File) -> Result<Region, MemoryError> {
     if end > has {
         return Err(MemoryError::Short { spec, has });
     }
+    if !is_memory(&file) {
+        return Err(MemoryError::Kind(spec.guest));
+    }
     // Huge pages are mapped in whole pages; the file's block size is theirs.
     let block = metadata.map_or(PAGE, |metadata| metadata.blksize()).max(PAGE);
     let start = spec.offset - spec.offset % block;
     let bytes = (end.next_multiple_of(block).min(has) - start) as usize;
-    let failed = |error: String| MemoryError::Map { guest: spec.guest, error };
-    let mapping = MmapRegion::build(
-        Some(FileOffset::new(file, start)),
-        bytes,
-        libc::PROT_READ | libc::PROT_WRITE,
-        libc::MAP_SHARED | libc::MAP_NORESERVE,
-    )
-    .map_err(|error| failed(error.to_string()))?;
-    let base = NonNull::new(mapping.as_ptr())
-        .ok_or_else(|| failed(io::Error::from(io::ErrorKind::InvalidInput).to_string()))?;
+    let mapping = Mapping::new(file, start, bytes, alarm)
+        .map_err(|error| MemoryError::Map { guest: spec.guest, error: error.to_string() })?;
     // SAFETY: the mapping holds the file from `start` to at least `end`, and `offset` is between them.
-    let host = unsafe { base.add((spec.offset - start) as usize) };
-    Ok(Region { guest: spec.guest, user: spec.user, bytes: spec.bytes, host, _mapping: mapping })
+    let host = unsafe { mapping.start().add((spec.offset - start) as usize) };
+    Ok(Region { guest: spec.guest, user: spec.user, bytes: spec.bytes, host, mapping: Arc::new(mapping) })
+}
+
+/// Whether a file's pages are memory. To touch a page of another one waits for a disk, or for a process that serves
+/// a file system and may never answer.
+fn is_memory(file: &File) -> bool {
+    const KINDS: [u64; 3] = [0x0102_1994, 0x9584_58f6, 0x8584_58f6]; // tmpfs and memfd, hugetlbfs, ramfs
+    rustix::fs::fstatfs(file).is_ok_and(|system| KINDS.contains(&(system.f_type as u64)))
 }
 
 #[cfg(test)]
@@ -201,7 +218,7 @@ mod tests {
     }
 
     fn table(specs: &[RegionSpec], file_bytes: u64) -> Result<GuestMemory, MemoryError> {
-        GuestMemory::map(specs.iter().map(|spec| (*spec, memfd(file_bytes).unwrap())))
+        GuestMemory::map(specs.iter().map(|spec| (*spec, memfd(file_bytes).unwrap())), None)
     }
 
     #[test]
@@ -244,7 +261,10 @@ mod tests {
         let many: Vec<_> = (0..33).map(|i| spec(i << 12, 0x1000, 0)).collect();
         assert!(matches!(refused(&many), MemoryError::Count(33)));
         let null = File::open("/dev/zero").unwrap();
-        let device = GuestMemory::map([(spec(0, 0x1000, 0), null)]).unwrap_err();
+        let device = GuestMemory::map([(spec(0, 0x1000, 0), null)], None).unwrap_err();
         assert!(matches!(device, MemoryError::Short { has: 0, .. }));
+        let disk = File::open("/sys/kernel/uevent_seqnum").unwrap();
+        let disk = GuestMemory::map([(spec(0, 0x1000, 0), disk)], None).unwrap_err();
+        assert!(matches!(disk, MemoryError::Kind(0)), "{disk}");
     }
 }

@@ -32,7 +32,7 @@ impl SharedMemory {
     pub fn new(bytes: u64) -> io::Result<SharedMemory> {
         let file = memfd(bytes)?;
         let spec = RegionSpec { guest: GUEST, user: USER, bytes, offset: 0 };
-        let memory = GuestMemory::map([(spec, file.try_clone()?)]).map_err(io::Error::other)?;
+        let memory = GuestMemory::map([(spec, file.try_clone()?)], None).map_err(io::Error::other)?;
         Ok(SharedMemory { file, spec, memory: Arc::new(memory) })
     }
 

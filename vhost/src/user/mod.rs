@@ -13,6 +13,7 @@
 //! | `disconnected` | nobody is there, or it has not started its rings |
 //! | `bad-ring` | a ring breaks the rules; the connection was closed |
 //! | `bad-message` | a message breaks the rules, or asks for what cannot be; the connection was closed |
+//! | `memory-truncated` | the file of the guest's memory was cut short, or has no memory; the connection was closed |
 //! | `overflow` | it has more than the limits: queues, memory regions, entries of a ring; the connection was closed |
 
 mod features;
@@ -71,7 +72,7 @@ impl VhostUserPort {
         let running = Arc::new(Running::default());
         let reason = "disconnected: nobody has connected yet".into();
         let status: SharedStatus = Arc::new(Mutex::new(Status { reason, ..Status::default() }));
-        let session = Session::new(places, running.clone(), status.clone(), &open.settings);
+        let session = Session::new(places, running.clone(), status.clone(), alarm.clone(), &open.settings);
         let service = Service::start(open, session, alarm).map_err(OpenError::Resources)?;
         let tx = if tx.len() == 1 { boxed(tx) } else { boxed(PairTx::over(tx, &running)) };
         Ok(VhostUserPort { mac, mtu, mode, status, running, rx, tx, _service: service })

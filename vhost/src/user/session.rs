@@ -26,7 +26,7 @@ use crate::event::{self, Bell};
 use crate::memory::{GuestMemory, MemoryError, RegionSpec};
 use crate::ring::access::Direct;
 use crate::ring::split::{Layout, Split};
-use crate::ring::{BadRing, Lane, RING};
+use crate::ring::{Alarm, BadRing, Lane, RING};
 use crate::seat::Owner;
 
 /// How the port stands, for whoever asks.
@@ -76,6 +76,8 @@ pub(super) struct Session {
     memory: Option<Arc<GuestMemory>>,
     features: u64,
     status: SharedStatus,
+    /// Raised when a ring is broken or memory is lost.
+    alarm: Arc<Alarm>,
 }
 
 /// The word that the reason of a refusal begins with.
@@ -99,11 +101,12 @@ impl Session {
         places: Vec<Place>,
         running: Arc<Running>,
         status: SharedStatus,
+        alarm: Arc<Alarm>,
         settings: &Settings,
     ) -> Session {
         let rings = places.iter().map(|_| Ring::default()).collect();
         let offered = features::offered(settings);
-        Session { places, rings, running, offered, memory: None, features: 0, status }
+        Session { places, rings, running, offered, memory: None, features: 0, status, alarm }
     }
 
     fn tell(&self, tell: impl FnOnce(&mut Status)) {
@@ -146,8 +149,14 @@ impl Session {
         self.features = 0;
     }
 
-    /// Why a ring is out of use, if one broke the rules.
+    /// Why memory or a ring is out of use, if it is.
     pub(super) fn broken(&mut self) -> Option<String> {
+        // First: what a ring reads there afterwards breaks the rules, too.
+        if let Some(guest) = self.memory.as_ref().and_then(|memory| memory.lost()) {
+            return Some(format!(
+                "memory-truncated: the file of the memory region at {guest:#x} was cut short, or has no memory"
+            ));
+        }
         (0..self.places.len()).find_map(|index| {
             let lane = self.stop(index)?;
             if lane.broken.is_none() {
@@ -284,7 +293,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         });
         // The old mapping goes first: it may be most of what there is.
         self.remember(None);
-        let memory = GuestMemory::map(specs.zip(files)).map_err(|error| {
+        let memory = GuestMemory::map(specs.zip(files), Some(&self.alarm)).map_err(|error| {
             let many = matches!(error, MemoryError::Count(_));
             refuse(if many { Word::Overflow } else { Word::BadMessage }, error)
         })?;
