@@ -72,6 +72,11 @@ fn port_row() -> PortRow {
         tx_bytes: 0,
         drops: 0,
         missed: 0,
+        connected: None,
+        ring: None,
+        queues_enabled: None,
+        features: None,
+        resets: None,
     }
 }
 
@@ -98,6 +103,11 @@ fn the_field_names_that_programs_rely_on() {
         "rx_bytes",
         "tx_frames",
         "tx_bytes",
+        "connected",
+        "ring",
+        "queues_enabled",
+        "features",
+        "resets",
         "drops",
     ] {
         assert!(row.get(key).is_some(), "{key}");

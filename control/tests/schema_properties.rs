@@ -78,10 +78,18 @@ fn kind(index: usize) -> impl Strategy<Value = PortKind> {
             }
         ),
         (0u64..=1_000_000_000, 60u16..=9018).prop_map(|(rate, size)| PortKind::Null(Null { rate, size })),
-        (any::<bool>(), option::of(mac()), 68u16..).prop_map(move |(client, mac, mtu)| {
-            let mode = if client { SocketMode::Client } else { SocketMode::Server };
-            PortKind::VhostUser(VhostUser { socket: format!("/run/{index} é.sock").into(), mode, mac, mtu })
-        }),
+        (any::<(bool, bool)>(), option::of(mac()), 68u16.., 0u16..0o1000, option::of("[ -~]{1,9}")).prop_map(
+            move |((client, offloads), mac, mtu, bits, group)| {
+                let plain = VhostUser::new(format!("/run/{index} é.sock"));
+                let plain = VhostUser { mac, mtu, offloads, ..plain };
+                PortKind::VhostUser(if client {
+                    VhostUser { mode: SocketMode::Client, ..plain }
+                } else {
+                    let socket_mode = format!("{bits:04o}").parse().unwrap();
+                    VhostUser { socket_mode, socket_group: group, ..plain }
+                })
+            }
+        ),
     ]
 }
 
@@ -97,7 +105,6 @@ fn port(index: usize, bridges: usize) -> impl Strategy<Value = Port> {
         kind(index),
     )
         .prop_map(move |(name, bridge, vlan, (isolated, hairpin), fdb_limit, queues, workers, kind)| {
-            // They have one for now.
             let queues = queues.filter(|queues| *queues <= 8 || !matches!(kind, PortKind::VhostUser(_)));
             Port {
                 name: PortName::new(&format!("p{index}{name}")).unwrap(),

@@ -60,5 +60,5 @@ pub use batch::{BATCH, Batch, MAX_FRAME, RxMemory};
 pub use gather::{Burst, Part, Prefixes, TxItem};
 pub use offload::{Checksum, Features, Gso, GsoKind, Offload, Packed};
 pub use pool::Pool;
-pub use port::{Fate, Fault, Link, Port, RxQueue, Source, TxQueue, TxReport};
+pub use port::{Fate, Fault, Link, Peer, Port, RxQueue, Source, TxQueue, TxReport};
 pub use prefetch::prefetch;

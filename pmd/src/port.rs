@@ -158,6 +158,21 @@ impl Link {
     }
 }
 
+/// What is known about the other end of a port that somebody plugs into while it is open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Somebody is connected.
+    pub connected: bool,
+    /// The kind of ring that frames pass through, once one is in use.
+    pub ring: Option<&'static str>,
+    /// Queue pairs that are in use.
+    pub queues_enabled: u32,
+    /// What both ends have agreed on, by the names of the port's standard.
+    pub features: Vec<&'static str>,
+    /// How often the use of the rings came to an end: the other end was reset or went away, or broke the rules.
+    pub resets: u64,
+}
+
 /// The control side of an open port: plain values, and what to do with the device. Queues are taken out
 /// once and given to workers.
 pub trait Port: Send {
@@ -178,6 +193,11 @@ pub trait Port: Send {
 
     /// Whether the other end is there, asked now.
     fn link(&self) -> Link;
+
+    /// The other end, of a port that somebody plugs into.
+    fn peer(&self) -> Option<Peer> {
+        None
+    }
 
     /// Whether opening found the device that an earlier port had made, and took it over: undoing the opening
     /// leaves it there.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use vswitch_tests::binaries::workspace;
 
 /// Documents whose links are followed.
-const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "control/API.md", "docs/drops.md"];
+const DOCUMENTS: [&str; 5] =
+    ["README.md", "ARCHITECTURE.md", "control/API.md", "docs/drops.md", "docs/vhost-user.md"];
 
 /// The crates whose modules ARCHITECTURE.md maps, and that a path of the code may begin with.
 const CRATES: [&str; 4] = ["pmd", "vhost", "vswitch", "control"];

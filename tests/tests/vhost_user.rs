@@ -104,9 +104,16 @@ fn pairs_that_the_program_does_not_use_are_not_sent_to() {
             let server = mode == "client";
             let _program =
                 scene.program_with(Options { server, mode: "icmpecho", queues: 4, used, device: "" });
-            scene.await_link("up");
+            wait_until("its pairs are enabled", SOON, || scene.row()["queues_enabled"] == used);
             scene.assert_answers();
+            let row = scene.row();
+            let features: Vec<&str> =
+                row["features"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+            assert!(features.contains(&"mq") && features.contains(&"mrg_rxbuf"), "{features:?}");
+            assert_eq!((&row["connected"], &row["ring"]), (&true.into(), &"split".into()));
         }
+        wait_until("the last one to be gone", SOON, || scene.row()["connected"] == false);
+        assert_eq!(scene.row()["resets"], 3);
         assert_conserved(&scene.daemon.ctl());
     }
 }

@@ -73,6 +73,21 @@ pub struct PortRow {
     /// Frames that the kernel lost in front of the port's rx queues, since it was opened: they never came in.
     #[serde(default)]
     pub missed: u64,
+    /// Whether somebody is connected to it; null, as the next four, of a port that nobody plugs into.
+    #[serde(default)]
+    pub connected: Option<bool>,
+    /// The kind of ring in use: `split`, `packed`; null while none is.
+    #[serde(default)]
+    pub ring: Option<String>,
+    /// Queue pairs in use.
+    #[serde(default)]
+    pub queues_enabled: Option<u32>,
+    /// What both ends have agreed on, by the names of the standard: `csum`, `mrg_rxbuf`, `version_1`.
+    #[serde(default)]
+    pub features: Option<Vec<String>>,
+    /// How often the rings' use came to an end: the other end was reset or went away, or broke the rules.
+    #[serde(default)]
+    pub resets: Option<u64>,
 }
 
 /// `port.show`: everything about one port.

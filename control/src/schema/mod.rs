@@ -44,6 +44,7 @@ mod port;
 mod prefix;
 mod section;
 mod switch;
+mod vhost_user;
 mod vlan;
 
 use std::fmt;
@@ -58,11 +59,10 @@ pub use endpoint::Endpoint;
 pub use error::ConfigError;
 pub use name::{BridgeName, InterfaceName, NameError, Netns, PortName};
 pub use nearest::nearest;
-pub use port::{
-    Afxdp, Null, Packet, Pcap, Port, PortKind, SocketMode, Tap, Veth, VethDriver, VhostUser, XdpMode,
-};
+pub use port::{Afxdp, Null, Packet, Pcap, Port, PortKind, Tap, Veth, VethDriver, XdpMode};
 pub use prefix::{IpPrefix, IpPrefixError};
 pub use switch::{HugePages, Limits, Switch, WorkerPlacement};
+pub use vhost_user::{BadFileMode, FileMode, SocketMode, VhostUser};
 pub use vlan::{VlanId, VlanIdError, VlanMode, VlanSet};
 
 use check::Places;

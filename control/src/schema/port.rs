@@ -9,12 +9,12 @@ use serde_json::{Value as Json, json};
 
 use super::bridge::FDB_LIMIT;
 use super::document::{Node, Value};
-use super::endpoint::{Endpoint, decode_endpoint, decode_mac, decode_mtu};
+use super::endpoint::{Endpoint, decode_endpoint};
 use super::name::{BridgeName, InterfaceName, Netns, PortName};
 use super::nearest::nearest;
 use super::section::{Marks, Section, code_list, short};
+use super::vhost_user::{self, VhostUser};
 use super::vlan::{VlanId, VlanMode, VlanSet};
-use crate::mac::MacAddress;
 
 /// `[[port]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,29 +142,6 @@ pub struct Null {
     pub size: u16,
 }
 
-/// Settings of a `vhost-user` port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VhostUser {
-    /// `socket`: the file of the unix socket.
-    pub socket: PathBuf,
-    /// `mode`: who connects to whom.
-    pub mode: SocketMode,
-    /// `mac`: the address of the other end's interface; none: one by the port's name.
-    pub mac: Option<MacAddress>,
-    /// `mtu` in bytes.
-    pub mtu: u16,
-}
-
-/// Which side of a socket the switch is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SocketMode {
-    /// The switch listens.
-    #[default]
-    Server,
-    /// The other end listens; the switch connects, again and again.
-    Client,
-}
-
 const COMMON_KEYS: [&str; 11] = [
     "name",
     "bridge",
@@ -187,7 +164,7 @@ const TYPES: [(&str, &[&str]); 7] = [
     ("packet", &["device", "netns", "exclusive"]),
     ("pcap", &["read", "write", "loop"]),
     ("null", &["rate", "size"]),
-    ("vhost-user", &["socket", "mode", "mac", "mtu"]),
+    ("vhost-user", vhost_user::KEYS),
 ];
 
 /// Port types that have a name and a place in the design, and no driver yet.
@@ -199,19 +176,6 @@ const QUEUE_PAIRS: u16 = 8;
 const DRIVERS: [(&str, VethDriver); 2] = [("packet", VethDriver::Packet), ("afxdp", VethDriver::Afxdp)];
 const MODES: [(&str, XdpMode); 3] =
     [("auto", XdpMode::Auto), ("zero-copy", XdpMode::ZeroCopy), ("copy", XdpMode::Copy)];
-
-const SOCKET_MODES: [(&str, SocketMode); 2] =
-    [("server", SocketMode::Server), ("client", SocketMode::Client)];
-
-impl SocketMode {
-    /// The word of the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SocketMode::Server => "server",
-            SocketMode::Client => "client",
-        }
-    }
-}
 
 impl VethDriver {
     /// The word of the configuration.
@@ -321,7 +285,7 @@ impl Port {
                 rate: section.integer("rate", 0..=1_000_000_000, " frames a second").unwrap_or(0),
                 size: section.integer("size", 60..=9018, " bytes").unwrap_or(60),
             })),
-            Some("vhost-user") => decode_vhost_user(&mut section),
+            Some("vhost-user") => vhost_user::decode(&mut section).map(PortKind::VhostUser),
             _ => None,
         };
         let marks = finish(section, type_name);
@@ -493,26 +457,13 @@ fn decode_packet(section: &mut Section<'_, '_>) -> Option<PortKind> {
     Some(PortKind::Packet(Packet { device: device?, netns, exclusive }))
 }
 
-fn decode_file(section: &mut Section<'_, '_>, key: &'static str) -> Option<PathBuf> {
+pub(super) fn decode_file(section: &mut Section<'_, '_>, key: &'static str) -> Option<PathBuf> {
     let text: String = section.text(key)?;
     if text.is_empty() || text.contains('\0') {
         section.error_at(key, format!("`{key}` is not a file name"), None);
         return None;
     }
     Some(PathBuf::from(text))
-}
-
-fn decode_vhost_user(section: &mut Section<'_, '_>) -> Option<PortKind> {
-    let socket = decode_file(section, "socket");
-    section.require("socket", "\"/run/vswitch/vm1.sock\"");
-    // `sun_path` of unix(7), with its final zero.
-    if socket.as_ref().is_some_and(|path| path.as_os_str().len() > 107) {
-        section.error_at("socket", "`socket`: the name of a socket has at most 107 bytes", None);
-    }
-    let mode = section.choice("mode", &SOCKET_MODES).unwrap_or_default();
-    let mac = decode_mac(section);
-    let mtu = decode_mtu(section);
-    Some(PortKind::VhostUser(VhostUser { socket: socket?, mode, mac, mtu }))
 }
 
 fn decode_pcap(section: &mut Section<'_, '_>) -> Pcap {
@@ -561,13 +512,7 @@ impl PortKind {
                 fields.extend((null.rate != 0).then_some(("rate", json!(null.rate))));
                 fields.extend((null.size != 60).then_some(("size", json!(null.size))));
             }
-            PortKind::VhostUser(vhost) => {
-                fields.push(("socket", json!(vhost.socket.to_string_lossy())));
-                let changed = vhost.mode != SocketMode::default();
-                fields.extend(changed.then(|| ("mode", json!(vhost.mode.as_str()))));
-                fields.extend(vhost.mac.map(|mac| ("mac", json!(mac))));
-                fields.extend((vhost.mtu != Endpoint::MTU).then_some(("mtu", json!(vhost.mtu))));
-            }
+            PortKind::VhostUser(vhost) => vhost.fields(fields),
         }
     }
 }

@@ -58,6 +58,32 @@ pub fn offered(settings: &Settings) -> u64 {
     offered
 }
 
+/// Names of feature bits: the standard's, in lower case and without what they all begin with.
+const NAMES: [(u64, &str); 17] = [
+    (CSUM, "csum"),
+    (GUEST_CSUM, "guest_csum"),
+    (GUEST_TSO4, "guest_tso4"),
+    (GUEST_TSO6, "guest_tso6"),
+    (GUEST_ECN, "guest_ecn"),
+    (HOST_TSO4, "host_tso4"),
+    (HOST_TSO6, "host_tso6"),
+    (HOST_ECN, "host_ecn"),
+    (MRG_RXBUF, "mrg_rxbuf"),
+    (CTRL_VQ, "ctrl_vq"),
+    (MQ, "mq"),
+    (INDIRECT_DESC, "indirect_desc"),
+    (EVENT_IDX, "event_idx"),
+    (VERSION_1, "version_1"),
+    (GUEST_USO4, "guest_uso4"),
+    (GUEST_USO6, "guest_uso6"),
+    (HOST_USO, "host_uso"),
+];
+
+/// The names of these features.
+pub fn names(features: u64) -> impl Iterator<Item = &'static str> {
+    NAMES.into_iter().filter(move |(bit, _)| features & bit != 0).map(|(_, name)| name)
+}
+
 /// What the features that both have mean for the frames of a ring.
 pub fn terms(features: u64) -> Terms {
     let has = |bits| features & bits == bits;
@@ -90,6 +116,9 @@ mod tests {
         assert!(offer & OFFLOADS == OFFLOADS && offer & MQ == 0);
         assert_eq!(offered(&Settings { queues: 2, ..settings.clone() }), offer | MQ);
         assert_eq!(offered(&Settings { offloads: false, ..settings }), offer & !OFFLOADS);
+        // Every one has a name, but for the protocol's own.
+        assert_eq!(names(offer | MQ).count() as u32 + 1, (offer | MQ).count_ones());
+        assert_eq!(names(VERSION_1 | MRG_RXBUF).collect::<Vec<_>>(), ["mrg_rxbuf", "version_1"]);
     }
 
     #[test]

@@ -6,19 +6,12 @@
 //!
 //! A thread for each port follows the messages; workers find a ring in their [`seat`](crate::seat), or none. The
 //! port stays open whatever the other end does: it is connected or not, which [`Port::link`] tells, with a reason
-//! that begins with a word of this list:
-//!
-//! | word | meaning |
-//! | --- | --- |
-//! | `disconnected` | nobody is there, or it has not started its rings |
-//! | `bad-ring` | a ring breaks the rules; the connection was closed |
-//! | `bad-message` | a message breaks the rules, or asks for what cannot be; the connection was closed |
-//! | `memory-truncated` | the file of the guest's memory was cut short, or has no memory; the connection was closed |
-//! | `overflow` | it has more than the limits: queues, memory regions, entries of a ring; the connection was closed |
+//! that begins with the word of a [`Reason`]; who broke the rules is cut off, and may connect again a little later.
 
 mod features;
 mod open;
 mod pairs;
+mod reason;
 mod service;
 mod session;
 #[cfg(test)]
@@ -26,11 +19,12 @@ mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pmd::{Fate, Fault, Features, Link, Port, RxQueue, TxQueue};
+use pmd::{Fate, Fault, Features, Link, Peer, Port, RxQueue, TxQueue};
 
 pub use self::open::{Mode, OpenError, OpenVhostUser, Settings, open};
 pub use self::pairs::PAIRS;
 use self::pairs::{PairTx, Running};
+pub use self::reason::Reason;
 use self::service::Service;
 use self::session::{Place, Session, SharedStatus, Status};
 use crate::event::Bell;
@@ -70,7 +64,7 @@ impl VhostUserPort {
             tx.push(Tx::new(tx_seat, alarm.clone()));
         }
         let running = Arc::new(Running::default());
-        let reason = "disconnected: nobody has connected yet".into();
+        let reason = Reason::Disconnected.because("nobody has connected yet");
         let status: SharedStatus = Arc::new(Mutex::new(Status { reason, ..Status::default() }));
         let session = Session::new(places, running.clone(), status.clone(), alarm.clone(), &open.settings);
         let service = Service::start(open, session, alarm).map_err(OpenError::Resources)?;
@@ -113,6 +107,17 @@ impl Port for VhostUserPort {
 
     fn link(&self) -> Link {
         if self.running.pairs() > 0 { Link::up() } else { Link::down(self.status().reason) }
+    }
+
+    fn peer(&self) -> Option<Peer> {
+        let status = self.status();
+        Some(Peer {
+            connected: status.connected,
+            ring: self.running.any().then_some("split"),
+            queues_enabled: self.running.pairs(),
+            features: features::names(status.negotiated).collect(),
+            resets: status.resets,
+        })
     }
 
     fn take_rx(&mut self) -> Vec<Box<dyn RxQueue>> {

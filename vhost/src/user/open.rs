@@ -32,6 +32,10 @@ pub struct Settings {
     pub queues: u16,
     /// Partial checksums and trains are offered.
     pub offloads: bool,
+    /// Permissions of a server's socket.
+    pub socket_mode: u32,
+    /// The group that a server's socket is given to, by name or number.
+    pub socket_group: Option<String>,
 }
 
 impl Settings {
@@ -44,6 +48,8 @@ impl Settings {
             mtu: 1500,
             queues: 1,
             offloads: true,
+            socket_mode: 0o660,
+            socket_group: None,
         }
     }
 }
@@ -59,6 +65,9 @@ pub enum OpenError {
         /// By what.
         what: &'static str,
     },
+    /// The group that the socket is to belong to is unknown.
+    #[error("`socket_group`: there is no group \"{0}\"; name one of /etc/group, or give its number")]
+    Group(String),
     /// A system call failed.
     #[error("{call} {path:?}: {error}; the folder must exist, and the switch be allowed to write there")]
     System {
@@ -106,7 +115,7 @@ pub struct OpenVhostUser {
 /// The name is taken, or the socket cannot be made.
 pub fn open(settings: Settings) -> Result<OpenVhostUser, OpenError> {
     let listening = match settings.mode {
-        Mode::Server => Some(listen(&settings.socket)?),
+        Mode::Server => Some(listen(&settings)?),
         Mode::Client => None,
     };
     Ok(OpenVhostUser { settings, listening })
@@ -120,7 +129,21 @@ pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
     Ok(socket.into())
 }
 
-fn listen(path: &Path) -> Result<Listening, OpenError> {
+/// The number of a group.
+fn group(name: &str) -> Result<u32, OpenError> {
+    let unknown = || OpenError::Group(name.into());
+    match name.parse() {
+        Ok(number) => Ok(number),
+        Err(_) => {
+            let group = nix::unistd::Group::from_name(name).ok().flatten();
+            group.map(|group| group.gid.as_raw()).ok_or_else(unknown)
+        }
+    }
+}
+
+fn listen(settings: &Settings) -> Result<Listening, OpenError> {
+    let path = settings.socket.as_path();
+    let group = settings.socket_group.as_deref().map(group).transpose()?;
     let system = |call| move |error| OpenError::System { call, path: path.into(), error };
     let taken = |what| OpenError::Taken { path: path.into(), what };
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
@@ -136,7 +159,10 @@ fn listen(path: &Path) -> Result<Listening, OpenError> {
     }
     let socket = UnixListener::bind(path).map_err(system("bind"))?;
     let listening = Listening { socket, path: path.into(), inode: inode(path) };
-    std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(system("chmod"))?;
+    if group.is_some() {
+        std::os::unix::fs::chown(path, None, group).map_err(system("chown"))?;
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(settings.socket_mode)).map_err(system("chmod"))?;
     listening.socket.set_nonblocking(true).map_err(OpenError::Resources)?;
     Ok(listening)
 }

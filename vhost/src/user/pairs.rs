@@ -29,9 +29,14 @@ impl Running {
     }
 
     /// How many pairs run in both directions.
-    pub(super) fn pairs(&self) -> usize {
+    pub(super) fn pairs(&self) -> u32 {
         let rings = self.0.load(Ordering::Acquire);
-        (0..PAIRS).filter(|pair| rings >> (2 * pair) & 0b11 == 0b11).count()
+        (0..PAIRS).map(|pair| u32::from(rings >> (2 * pair) & 0b11 == 0b11)).sum()
+    }
+
+    /// Whether a ring runs.
+    pub(super) fn any(&self) -> bool {
+        self.0.load(Ordering::Acquire) != 0
     }
 
     /// The pairs that the guest receives on, in the order in which the worker with pair `own` tries them: its own,

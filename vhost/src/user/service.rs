@@ -17,6 +17,7 @@ use rustix::net::RecvFlags;
 use vhost_protocol::vhost_user::{BackendReqHandler, Error, VhostUserBackendReqHandlerMut};
 
 use super::open::{self, Listening, Mode, OpenVhostUser};
+use super::reason::Reason;
 use super::session::Session;
 use crate::event::signal;
 use crate::ring::Alarm;
@@ -119,7 +120,7 @@ impl Work {
                 }
             }
         }
-        self.lock().end("disconnected: the port is closed".into());
+        self.lock().end(Reason::Disconnected.because("the port is closed"));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Session> {
@@ -175,7 +176,7 @@ impl Work {
 
     /// Follows one front end until it goes.
     fn serve(&self, stream: UnixStream) -> End {
-        let gone = |error: io::Error| End::Gone(format!("disconnected: {error}"));
+        let gone = |error: io::Error| End::Gone(Reason::Disconnected.because(error));
         match stream.set_nonblocking(false).and_then(|()| stream.try_clone()) {
             Ok(clone) => *self.control.connection() = Some(clone),
             Err(error) => return gone(error),
@@ -189,7 +190,7 @@ impl Work {
         let mut handler = BackendReqHandler::from_stream(stream, self.session.clone());
         let end = loop {
             if self.control.is_stopping() {
-                break End::Gone("disconnected: the port is closed".into());
+                break End::Gone(Reason::Disconnected.because("the port is closed"));
             }
             let mut fds = [
                 PollFd::from_borrowed_fd(watched.as_fd(), PollFlags::IN),
@@ -231,16 +232,16 @@ fn enable_message(stream: &UnixStream) -> Option<(u32, u32)> {
 }
 
 fn unreachable_reason(socket: &Path, error: &io::Error) -> String {
-    format!("disconnected: connect to {}: {error}", socket.display())
+    Reason::Disconnected.because(format_args!("connect to {}: {error}", socket.display()))
 }
 
 fn ending(error: Error) -> End {
     match error {
         Error::Disconnected | Error::SocketBroken(_) => {
-            End::Gone("disconnected: the other end closed the connection".into())
+            End::Gone(Reason::Disconnected.because("the other end closed the connection"))
         }
         // One of ours, with its word.
         Error::ReqHandlerError(error) => End::Fault(error.to_string()),
-        error => End::Fault(format!("bad-message: {error}")),
+        error => End::Fault(Reason::BadMessage.because(error)),
     }
 }

@@ -22,6 +22,7 @@ use vhost_protocol::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqH
 use super::features::{self, EVENT_IDX, PROTOCOL_FEATURES};
 use super::open::Settings;
 use super::pairs::Running;
+use super::reason::Reason;
 use crate::event::{self, Bell};
 use crate::memory::{GuestMemory, MemoryError, RegionSpec};
 use crate::ring::access::Direct;
@@ -36,7 +37,11 @@ pub(super) struct Status {
     pub connected: bool,
     /// What the guest takes.
     pub features: Features,
-    /// Why frames do not pass, beginning with a word of the list in `mod.rs`.
+    /// Feature bits that both have.
+    pub negotiated: u64,
+    /// How often the use of the rings came to an end.
+    pub resets: u64,
+    /// Why frames do not pass, beginning with the word of a [`Reason`].
     pub reason: String,
 }
 
@@ -80,19 +85,9 @@ pub(super) struct Session {
     alarm: Arc<Alarm>,
 }
 
-/// The word that the reason of a refusal begins with.
-enum Word {
-    BadMessage,
-    Overflow,
-}
-
 /// An error that says why, for the port's reason.
-fn refuse(word: Word, reason: impl std::fmt::Display) -> Error {
-    let word = match word {
-        Word::BadMessage => "bad-message",
-        Word::Overflow => "overflow",
-    };
-    Error::ReqHandlerError(io::Error::new(io::ErrorKind::InvalidInput, format!("{word}: {reason}")))
+fn refuse(reason: Reason, detail: impl std::fmt::Display) -> Error {
+    Error::ReqHandlerError(io::Error::new(io::ErrorKind::InvalidInput, reason.because(detail)))
 }
 
 impl Session {
@@ -117,7 +112,7 @@ impl Session {
     pub(super) fn begin(&mut self) {
         self.tell(|status| {
             status.connected = true;
-            status.reason = "disconnected: the other end has not started its rings".into();
+            status.reason = Reason::Disconnected.because("the other end has not started its rings");
         });
     }
 
@@ -130,7 +125,7 @@ impl Session {
     pub(super) fn waiting(&mut self, reason: &str) {
         self.tell(|status| {
             // What was wrong with the last one is told until the next one is there.
-            if status.reason.starts_with("disconnected") {
+            if status.reason.starts_with(Reason::Disconnected.word()) {
                 status.reason = reason.into();
             }
         });
@@ -139,11 +134,14 @@ impl Session {
     /// It is gone, or is to go: nothing of it is touched any more from here on.
     pub(super) fn end(&mut self, reason: String) {
         self.forget();
-        self.tell(|status| *status = Status { reason, ..Status::default() });
+        self.tell(|status| *status = Status { reason, resets: status.resets, ..Status::default() });
     }
 
     fn forget(&mut self) {
         self.stop_all();
+        if self.rings.iter().any(|ring| ring.started) {
+            self.tell(|status| status.resets += 1);
+        }
         self.rings.fill_with(Ring::default);
         self.memory = None;
         self.features = 0;
@@ -153,9 +151,9 @@ impl Session {
     pub(super) fn broken(&mut self) -> Option<String> {
         // First: what a ring reads there afterwards breaks the rules, too.
         if let Some(guest) = self.memory.as_ref().and_then(|memory| memory.lost()) {
-            return Some(format!(
-                "memory-truncated: the file of the memory region at {guest:#x} was cut short, or has no memory"
-            ));
+            return Some(Reason::MemoryTruncated.because(format_args!(
+                "the file of the memory region at {guest:#x} was cut short, or has no memory"
+            )));
         }
         (0..self.places.len()).find_map(|index| {
             let lane = self.stop(index)?;
@@ -163,7 +161,9 @@ impl Session {
                 self.run(index);
             }
             let (pair, name) = (index / 2, if index % 2 == 0 { "receive" } else { "transmit" });
-            lane.broken.map(|reason| format!("bad-ring: the guest's {name} ring {pair}: {reason}"))
+            lane.broken.map(|reason| {
+                Reason::BadRing.because(format_args!("the guest's {name} ring {pair}: {reason}"))
+            })
         })
     }
 
@@ -198,7 +198,7 @@ impl Session {
         let terms = features::terms(self.features);
         let split = match Split::new(memory.clone(), &layout, self.features & EVENT_IDX != 0, Direct) {
             Ok(split) => split,
-            Err(reason) => return self.tell(|status| status.reason = format!("bad-ring: {reason}")),
+            Err(reason) => return self.tell(|status| status.reason = Reason::BadRing.because(reason)),
         };
         let Place { owner, bell } = &mut self.places[index];
         owner.put(Lane { ring: split, terms, call: ring.call.clone(), broken: None });
@@ -206,8 +206,9 @@ impl Session {
             if let Some(kick) = &ring.kick
                 && let Err(error) = bell.watch(kick.as_fd())
             {
-                return self
-                    .tell(|status| status.reason = format!("bad-message: epoll_ctl of a kick: {error}"));
+                return self.tell(|status| {
+                    status.reason = Reason::BadMessage.because(format_args!("epoll_ctl of a kick: {error}"))
+                });
             }
             bell.ring();
         }
@@ -228,7 +229,7 @@ impl Session {
         let rings = self.rings.len();
         let known = usize::try_from(index).ok().filter(|index| *index < rings);
         known.ok_or_else(|| {
-            refuse(Word::Overflow, format_args!("ring {index} of a port with {rings}; raise its `queues`"))
+            refuse(Reason::Overflow, format_args!("ring {index} of a port with {rings}; raise its `queues`"))
         })
     }
 
@@ -242,7 +243,7 @@ impl Session {
 
 /// A descriptor of the other side's, if it gave one.
 fn descriptor(file: Option<File>) -> Result<Option<OwnedFd>> {
-    file.map(event::accept).transpose().map_err(|error| refuse(Word::BadMessage, error))
+    file.map(event::accept).transpose().map_err(|error| refuse(Reason::BadMessage, error))
 }
 
 impl VhostUserBackendReqHandlerMut for Session {
@@ -267,10 +268,11 @@ impl VhostUserBackendReqHandlerMut for Session {
     fn set_features(&mut self, features: u64) -> Result<()> {
         let alien = features & !self.offered;
         if alien != 0 {
-            return Err(refuse(Word::BadMessage, format_args!("features {alien:#x} were not offered")));
+            return Err(refuse(Reason::BadMessage, format_args!("features {alien:#x} were not offered")));
         }
         self.stop_all();
         self.features = features;
+        self.tell(|status| status.negotiated = features);
         if features & PROTOCOL_FEATURES == 0 {
             // There is no message that enables.
             self.rings.iter_mut().for_each(|ring| ring.enabled = true);
@@ -295,7 +297,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         self.remember(None);
         let memory = GuestMemory::map(specs.zip(files), Some(&self.alarm)).map_err(|error| {
             let many = matches!(error, MemoryError::Count(_));
-            refuse(if many { Word::Overflow } else { Word::BadMessage }, error)
+            refuse(if many { Reason::Overflow } else { Reason::BadMessage }, error)
         })?;
         self.remember(Some(Arc::new(memory)));
         Ok(None)
@@ -303,7 +305,7 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
         if num > RING.into() {
-            return Err(refuse(Word::Overflow, BadRing::Size(num)));
+            return Err(refuse(Reason::Overflow, BadRing::Size(num)));
         }
         self.change(index, |ring| ring.size = num)
     }
@@ -330,8 +332,14 @@ impl VhostUserBackendReqHandlerMut for Session {
         let at = self.check(index)?;
         self.stop(at);
         let ring = &mut self.rings[at];
-        (ring.started, ring.kick) = (false, None);
-        Ok(VhostUserVringState::new(index, ring.base))
+        let was_started = std::mem::take(&mut ring.started);
+        ring.kick = None;
+        let base = ring.base;
+        // A guest that is reset has all its rings stopped.
+        if was_started && !self.rings.iter().any(|ring| ring.started) {
+            self.tell(|status| status.resets += 1);
+        }
+        Ok(VhostUserVringState::new(index, base))
     }
 
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
@@ -368,31 +376,31 @@ impl VhostUserBackendReqHandlerMut for Session {
     // What follows was not offered; the protocol crate lets none of it through.
 
     fn get_config(&mut self, _offset: u32, _size: u32, _flags: VhostUserConfigFlags) -> Result<Vec<u8>> {
-        Err(refuse(Word::BadMessage, "GET_CONFIG was not offered"))
+        Err(refuse(Reason::BadMessage, "GET_CONFIG was not offered"))
     }
 
     fn set_config(&mut self, _offset: u32, _buf: &[u8], _flags: VhostUserConfigFlags) -> Result<()> {
-        Err(refuse(Word::BadMessage, "SET_CONFIG was not offered"))
+        Err(refuse(Reason::BadMessage, "SET_CONFIG was not offered"))
     }
 
     fn set_gpu_socket(&mut self, _gpu_backend: GpuBackend) -> Result<()> {
-        Err(refuse(Word::BadMessage, "this is no GPU"))
+        Err(refuse(Reason::BadMessage, "this is no GPU"))
     }
 
     fn get_shared_object(&mut self, _uuid: VhostUserSharedMsg) -> Result<File> {
-        Err(refuse(Word::BadMessage, "GET_SHARED_OBJECT was not offered"))
+        Err(refuse(Reason::BadMessage, "GET_SHARED_OBJECT was not offered"))
     }
 
     fn get_inflight_fd(&mut self, _inflight: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        Err(refuse(Word::BadMessage, "GET_INFLIGHT_FD was not offered"))
+        Err(refuse(Reason::BadMessage, "GET_INFLIGHT_FD was not offered"))
     }
 
     fn set_inflight_fd(&mut self, _inflight: &VhostUserInflight, _file: File) -> Result<()> {
-        Err(refuse(Word::BadMessage, "SET_INFLIGHT_FD was not offered"))
+        Err(refuse(Reason::BadMessage, "SET_INFLIGHT_FD was not offered"))
     }
 
     fn get_max_mem_slots(&mut self) -> Result<u64> {
-        Err(refuse(Word::BadMessage, "GET_MAX_MEM_SLOTS was not offered"))
+        Err(refuse(Reason::BadMessage, "GET_MAX_MEM_SLOTS was not offered"))
     }
 
     fn add_mem_region(
@@ -401,11 +409,11 @@ impl VhostUserBackendReqHandlerMut for Session {
         _fd: File,
         _postcopy: Option<bool>,
     ) -> Result<Option<VhostUserMemoryRegionBase>> {
-        Err(refuse(Word::BadMessage, "ADD_MEM_REG was not offered"))
+        Err(refuse(Reason::BadMessage, "ADD_MEM_REG was not offered"))
     }
 
     fn remove_mem_region(&mut self, _region: &VhostUserSingleMemoryRegion) -> Result<()> {
-        Err(refuse(Word::BadMessage, "REM_MEM_REG was not offered"))
+        Err(refuse(Reason::BadMessage, "REM_MEM_REG was not offered"))
     }
 
     fn set_device_state_fd(
@@ -414,18 +422,18 @@ impl VhostUserBackendReqHandlerMut for Session {
         _phase: VhostTransferStatePhase,
         _fd: File,
     ) -> Result<Option<File>> {
-        Err(refuse(Word::BadMessage, "SET_DEVICE_STATE_FD was not offered"))
+        Err(refuse(Reason::BadMessage, "SET_DEVICE_STATE_FD was not offered"))
     }
 
     fn check_device_state(&mut self) -> Result<()> {
-        Err(refuse(Word::BadMessage, "CHECK_DEVICE_STATE was not offered"))
+        Err(refuse(Reason::BadMessage, "CHECK_DEVICE_STATE was not offered"))
     }
 
     fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {
-        Err(refuse(Word::BadMessage, "GET_SHMEM_CONFIG was not offered"))
+        Err(refuse(Reason::BadMessage, "GET_SHMEM_CONFIG was not offered"))
     }
 
     fn set_log_base(&mut self, _log: &VhostUserLog, _file: File) -> Result<()> {
-        Err(refuse(Word::BadMessage, "SET_LOG_BASE was not offered"))
+        Err(refuse(Reason::BadMessage, "SET_LOG_BASE was not offered"))
     }
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use pmd::{
-    Arena, Burst, Fate, Features, HugePages, Pool, Port, Prefixes, RxMemory, RxQueue, Source, TxItem, TxQueue,
+    Arena, Burst, Fate, Features, HugePages, Peer, Pool, Port, Prefixes, RxMemory, RxQueue, Source, TxItem,
+    TxQueue,
 };
 
 use super::{Mode, OpenError, Settings, VhostUserPort, open};
@@ -114,18 +115,25 @@ fn frames_pass_in_both_modes_and_again_after_the_other_end_came_back() {
         let mut rig = Rig::new(folder.settings(mode));
         assert!(!rig.port.link().up && rig.port.link().reason.starts_with("disconnected"));
         assert_eq!(rig.echo(), 0);
-        for features in [PLAIN, u64::MAX, 0] {
+        for (session, features) in (0..).zip([PLAIN, u64::MAX, 0]) {
             let stream = match &theirs {
                 Some(listener) => listener.accept().unwrap().0,
                 None => UnixStream::connect(folder.socket()).unwrap(),
             };
             let mut end = End::new(stream, 256, features | PLAIN).unwrap();
             rig.wait_up();
+            let peer = rig.port.peer().unwrap();
+            assert_eq!((peer.connected, peer.ring, peer.queues_enabled), (true, Some("split"), 1));
+            assert!(peer.features.contains(&"version_1") && peer.resets == session);
             let all = Features::VIRTIO;
             assert_eq!(rig.port.features(), if features == u64::MAX { all } else { Features::NONE });
             rig.traffic(&mut end, 2000);
             drop(end);
             wait_until("the link to be down", || !rig.port.link().up);
+            // As a client it may have been connected to again.
+            let gone =
+                Peer { resets: session + 1, connected: rig.port.mode() == "client", ..Peer::default() };
+            wait_until("the end to be counted", || rig.port.peer().unwrap() == gone);
             assert!(rig.port.link().reason.starts_with("disconnected"), "{}", rig.port.link().reason);
             assert_eq!(rig.echo(), 0);
         }
@@ -160,6 +168,25 @@ fn a_client_finds_a_server_that_comes_later() {
     let mut end = End::new(listener.accept().unwrap().0, 64, PLAIN).unwrap();
     rig.wait_up();
     rig.traffic(&mut end, 100);
+}
+
+#[test]
+fn a_socket_belongs_to_whom_the_settings_say() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = Folder::new("owner");
+    let group = rustix::process::getgid().as_raw();
+    let settings = Settings {
+        socket_mode: 0o604,
+        socket_group: Some(group.to_string()),
+        ..folder.settings(Mode::Server)
+    };
+    let _open = open(settings).unwrap();
+    let metadata = std::fs::metadata(folder.socket()).unwrap();
+    assert_eq!((metadata.mode() & 0o7777, metadata.gid()), (0o604, group));
+    let nobody = Settings { socket_group: Some("no such group".into()), ..folder.settings(Mode::Server) };
+    assert!(open(nobody).map(drop).unwrap_err().to_string().contains("/etc/group"));
+    let root = Settings { socket_group: Some("root".into()), ..Folder::new("root").settings(Mode::Client) };
+    open(root).map(drop).unwrap();
 }
 
 #[test]

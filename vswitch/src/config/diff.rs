@@ -30,7 +30,18 @@ const IN_PLACE: [&str; 9] =
 
 /// Keys of `[[port]]` for which it is enough to open the same device again. A port that moves to another
 /// bridge is among them, so that nothing that was learned or cached about it moves along.
-const REOPEN: [&str; 7] = ["bridge", "queues", "mtu", "mac", "driver", "mode", "exclusive"];
+const REOPEN: [&str; 10] = [
+    "bridge",
+    "queues",
+    "mtu",
+    "mac",
+    "driver",
+    "mode",
+    "exclusive",
+    "socket_mode",
+    "socket_group",
+    "offloads",
+];
 
 /// One thing to do. [`Step::inverse`] undoes it.
 #[derive(Debug, Clone, PartialEq, Eq)]

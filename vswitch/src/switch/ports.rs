@@ -245,7 +245,9 @@ pub fn open(port: &schema::Port, arena: &Arena, workers: usize) -> Result<Box<dy
                 mac: user.mac.map_or_else(|| stable_mac(&name), Into::into),
                 mtu: user.mtu.into(),
                 queues: port.queues.unwrap_or(1),
-                offloads: true,
+                offloads: user.offloads,
+                socket_mode: user.socket_mode.bits(),
+                socket_group: user.socket_group.clone(),
             };
             let port = vhost::open(settings).and_then(vhost::VhostUserPort::new);
             Ok(Box::new(port.map_err(|error| text(&error))?))

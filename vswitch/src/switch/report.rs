@@ -332,6 +332,7 @@ impl State {
         let totals = self.totals_of(port);
         let open = port.open();
         let link = open.map(|open| open.link()).unwrap_or_default();
+        let peer = open.and_then(|open| open.peer());
         let reason = match &port.state {
             super::ports::PortState::Down(reason) => Some(reason.clone()),
             super::ports::PortState::Open(_) => (!link.up).then(|| link.reason.clone()),
@@ -354,6 +355,11 @@ impl State {
             tx_bytes: totals.tx_bytes,
             drops: totals.dropped(),
             missed: missed.get(&port.index).copied().unwrap_or(0),
+            connected: peer.as_ref().map(|peer| peer.connected),
+            ring: peer.as_ref().and_then(|peer| peer.ring).map(str::to_owned),
+            queues_enabled: peer.as_ref().map(|peer| peer.queues_enabled),
+            resets: peer.as_ref().map(|peer| peer.resets),
+            features: peer.map(|peer| peer.features.into_iter().map(str::to_owned).collect()),
         }
     }
 

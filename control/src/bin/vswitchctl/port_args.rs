@@ -15,7 +15,7 @@ pub(crate) struct PortArgs {
     /// The bridge that it belongs to
     #[arg(long, value_name = "BRIDGE")]
     bridge: String,
-    /// Its type: tap, veth, afxdp, packet, pcap, null
+    /// Its type: tap, veth, afxdp, packet, pcap, null, vhost-user
     #[arg(long = "type", value_name = "TYPE")]
     port_type: String,
     /// Access port of this VLAN
@@ -36,7 +36,8 @@ pub(crate) struct PortArgs {
     /// Learn at most so many MACs on it
     #[arg(long, value_name = "ENTRIES")]
     fdb_limit: Option<u32>,
-    /// Rx queues; if not given, all of an afxdp device and one of any other port
+    /// Rx queues (vhost-user: queue pairs, 8 at most); if not given, all of an afxdp device and one of any other
+    /// port
     #[arg(long, value_name = "QUEUES")]
     queues: Option<u16>,
     /// Workers that serve it, by their place in the list of workers: 0,1
@@ -48,10 +49,10 @@ pub(crate) struct PortArgs {
     /// tap, veth: the name of the interface (eth0 in a namespace)
     #[arg(long, value_name = "NAME")]
     ifname: Option<String>,
-    /// tap, veth: the MAC address of the interface
+    /// tap, veth, vhost-user: the MAC address of the interface
     #[arg(long, value_name = "MAC")]
     mac: Option<MacAddress>,
-    /// tap, veth: its MTU
+    /// tap, veth, vhost-user: its MTU
     #[arg(long, value_name = "BYTES")]
     mtu: Option<u32>,
     /// tap, veth: an address with prefix length; may be repeated
@@ -66,12 +67,21 @@ pub(crate) struct PortArgs {
     /// afxdp, packet: the existing device
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// afxdp: auto, zero-copy, copy
+    /// afxdp: auto, zero-copy, copy; vhost-user: server, client
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
     /// vhost-user: the file of the unix socket (`socket`; --socket is the control socket)
     #[arg(long, value_name = "FILE")]
     port_socket: Option<String>,
+    /// vhost-user: permissions of the socket: 0660
+    #[arg(long, value_name = "MODE")]
+    socket_mode: Option<String>,
+    /// vhost-user: the group that the socket belongs to
+    #[arg(long, value_name = "GROUP")]
+    socket_group: Option<String>,
+    /// vhost-user: whether partial checksums and frames of up to 64 KB pass
+    #[arg(long, value_name = "BOOL")]
+    offloads: Option<bool>,
     /// afxdp, packet: take the device although the host has addresses on it
     #[arg(long)]
     exclusive: bool,
@@ -125,6 +135,9 @@ impl PortArgs {
             ("mode", text(&self.mode)),
             ("exclusive", flag(self.exclusive)),
             ("socket", text(&self.port_socket)),
+            ("socket_mode", text(&self.socket_mode)),
+            ("socket_group", text(&self.socket_group)),
+            ("offloads", self.offloads.map(|offloads| json!(offloads))),
             ("read", text(&self.read)),
             ("write", text(&self.write)),
             ("loop", flag(self.repeat)),
@@ -198,11 +211,16 @@ mod tests {
         };
         assert!(afxdp.exclusive && afxdp.device == "eth1" && afxdp.mode.as_str() == "copy");
         let PortKind::VhostUser(vhost) =
-            port("add p --bridge b --type vhost-user --port-socket /s --mode client").unwrap().kind
+            port("add p --bridge b --type vhost-user --port-socket /s --mode client --offloads false")
+                .unwrap()
+                .kind
         else {
             panic!("another type")
         };
-        assert!(vhost.socket.as_os_str() == "/s" && vhost.mode.as_str() == "client");
+        assert!(vhost.socket.as_os_str() == "/s" && vhost.mode.as_str() == "client" && !vhost.offloads);
+        let line = "add p --bridge b --type vhost-user --port-socket /s --socket-mode 0600 --socket-group 7";
+        let PortKind::VhostUser(vhost) = port(line).unwrap().kind else { panic!("another type") };
+        assert_eq!((vhost.socket_mode.bits(), vhost.socket_group.as_deref()), (0o600, Some("7")));
         let veth =
             port("add p --bridge b --type veth --driver afxdp --trunk all --hairpin --fdb-limit 9").unwrap();
         assert!(matches!(&veth.vlan, VlanMode::Trunk { vlans, native: None } if vlans.is_all()));

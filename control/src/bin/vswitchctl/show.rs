@@ -66,7 +66,9 @@ fn up_down(state: UpDown) -> Cell {
 }
 
 pub(crate) fn ports(rows: &[PortRow], style: Style) -> String {
-    let header = [
+    // Columns that say nothing where nobody plugs in.
+    let peers = rows.iter().any(|row| row.connected.is_some());
+    let mut header = vec![
         "NAME",
         "TYPE",
         "BRIDGE",
@@ -83,14 +85,15 @@ pub(crate) fn ports(rows: &[PortRow], style: Style) -> String {
         "TX BYTES",
         "DROPS",
         "MISSED",
-        "REASON",
     ];
+    header.extend(["RING", "ENABLED", "RESETS"].iter().filter(|_| peers));
+    header.push("REASON");
     let cells = |row: &PortRow| {
         let lost = |frames: u64| {
             let cell = Cell::number(frames);
             if frames > 0 { cell.colour(Colour::Bad) } else { cell }
         };
-        vec![
+        let mut cells = vec![
             Cell::text(row.name.as_str()),
             Cell::text(&row.port_type),
             Cell::text(row.bridge.as_str()),
@@ -107,8 +110,14 @@ pub(crate) fn ports(rows: &[PortRow], style: Style) -> String {
             Cell::number(row.tx_bytes),
             lost(row.drops),
             lost(row.missed),
-            Cell::text(row.reason.as_deref().unwrap_or("")),
-        ]
+        ];
+        if peers {
+            cells.push(Cell::option(row.ring.as_ref()));
+            cells.push(Cell::option(row.queues_enabled));
+            cells.push(Cell::option(row.resets));
+        }
+        cells.push(Cell::text(row.reason.as_deref().unwrap_or("")));
+        cells
     };
     table(&header, &rows.iter().map(cells).collect::<Vec<_>>(), style, "no ports")
 }
@@ -142,6 +151,12 @@ pub(crate) fn port(detail: &PortDetail, style: Style) -> String {
     if !detail.offloads.is_empty() {
         rows.push(("offloads", printable(&detail.offloads.join(", "))));
     }
+    rows.extend(row.ring.as_ref().map(|ring| ("ring", printable(ring))));
+    rows.extend(row.queues_enabled.map(|pairs| ("enabled", format!("{pairs} queue pairs"))));
+    if let Some(features) = row.features.as_ref().filter(|features| !features.is_empty()) {
+        rows.push(("features", printable(&features.join(", "))));
+    }
+    rows.extend(row.resets.map(|resets| ("resets", resets.to_string())));
     rows.push(("received", format!("{} frames, {} bytes", row.rx_frames, row.rx_bytes)));
     rows.push(("sent", format!("{} frames, {} bytes", row.tx_frames, row.tx_bytes)));
     rows.push(("drops", row.drops.to_string()));
