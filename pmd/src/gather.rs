@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 
 use crate::arena::{Buffer, FRAME_SIZE, HEADROOM};
-use crate::batch::Batch;
+use crate::batch::{Batch, Frame, Segment};
 use crate::checksum::{Sum, never_zero};
 use crate::offload::{Checksum, Features, Offload, Packed};
 use crate::pool::Pool;
@@ -182,6 +182,33 @@ impl TxItem {
     }
 }
 
+/// An outgoing frame that is a whole frame of the batch and needs nothing.
+#[derive(Clone, Copy)]
+pub struct Plain<'b> {
+    frame: &'b Frame,
+    segments: &'b [Segment],
+}
+
+impl Plain<'_> {
+    /// Bytes of it.
+    #[inline]
+    #[allow(clippy::len_without_is_empty, reason = "a frame is not a collection")]
+    pub fn len(&self) -> usize {
+        (self.frame.head_len + self.frame.rest) as usize
+    }
+
+    /// Calls `each` with its pieces, as [`Burst::pieces`] does.
+    #[inline]
+    pub fn pieces(&self, mut each: impl FnMut(NonNull<u8>, usize)) {
+        let Frame { head, head_len, first_segment, segments, .. } = *self.frame;
+        each(head, head_len as usize);
+        let first = first_segment as usize;
+        for segment in &self.segments[first..first + segments as usize] {
+            each(segment.start, segment.len as usize);
+        }
+    }
+}
+
 /// What one tx queue is given in one burst.
 pub struct Burst<'b, 'q> {
     batch: &'b mut Batch<'q>,
@@ -260,8 +287,19 @@ impl<'b, 'q> Burst<'b, 'q> {
         }
     }
 
+    /// Outgoing frame `i`, if it is a frame of the batch as it is, which needs nothing: nearly every one.
     #[inline]
-    fn pieces(&self, i: usize, mut each: impl FnMut(NonNull<u8>, usize)) {
+    pub fn plain(&self, i: usize) -> Option<Plain<'_>> {
+        let item = self.items[i];
+        let frame = &self.batch.frames[item.frame()];
+        (item.part < FIRST_PART && frame.offload.is_none())
+            .then_some(Plain { frame, segments: self.batch.segments })
+    }
+
+    /// Calls `each` with the pieces of outgoing frame `i`, in order. They may be read until the burst is gone; who
+    /// writes what lies there at the same time is another matter.
+    #[inline]
+    pub fn pieces(&self, i: usize, mut each: impl FnMut(NonNull<u8>, usize)) {
         let item = self.item(i);
         if item.prefix.len > 0 {
             let prefix = self.prefixes.get(item.prefix);

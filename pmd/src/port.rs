@@ -117,6 +117,11 @@ pub trait TxQueue: Send {
     /// Every frame is complete or within [`Port::features`].
     fn transmit(&mut self, burst: &mut Burst<'_, '_>, pool: &mut Pool) -> TxReport;
 
+    /// Called after the rx queue that a burst came from was [released](RxQueue::release): shows the other end what
+    /// was sent, where that is a step of its own. A frame that its sender may send again, because it has not been
+    /// told that it was taken, must not have arrived yet; who is killed in between loses it, and does not double it.
+    fn flush(&mut self) {}
+
     /// Called once a turn while it returned true: reaps completions, kicks the device. True while frames
     /// are outstanding.
     fn maintain(&mut self, _pool: &mut Pool) -> bool {

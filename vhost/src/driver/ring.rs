@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::memory::{GUEST, SharedMemory, USER};
-use crate::ring::split::Layout;
+use crate::ring::Layout;
 
 /// The chain goes on.
 pub const NEXT: u16 = 1;

@@ -57,7 +57,42 @@ unsafe impl Access for Direct {
 
     #[inline]
     unsafe fn copy(&mut self, from: NonNull<u8>, to: &mut [u8]) {
-        // SAFETY: readable, says the caller; `to` is private, so they do not overlap.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), to.len()) };
+        // SAFETY: readable, says the caller; `to` is ours to write.
+        unsafe { copy(from, NonNull::from(&mut *to).cast(), to.len()) };
+    }
+}
+
+/// Copies bytes. Short ones, which most are, without a call; the last block overlaps the one before it.
+///
+/// # Safety
+/// `len` bytes are readable at `from` and writable at `to`. They may overlap; what is there afterwards is then
+/// anybody's guess.
+#[inline]
+pub(super) unsafe fn copy(from: NonNull<u8>, to: NonNull<u8>, len: usize) {
+    /// Copies the first and the last `size_of::<T>()` of `len` bytes.
+    ///
+    /// # Safety
+    /// As above, and `len` is at least one and at most two of them.
+    #[inline(always)]
+    unsafe fn ends<T>(from: NonNull<u8>, to: NonNull<u8>, len: usize) {
+        let last = len - size_of::<T>();
+        // SAFETY: within `len` bytes, says the caller.
+        unsafe {
+            let (a, b) = (from.cast::<T>().read_unaligned(), from.add(last).cast::<T>().read_unaligned());
+            to.cast::<T>().write_unaligned(a);
+            to.add(last).cast::<T>().write_unaligned(b);
+        }
+    }
+    // SAFETY: as the caller says; each arm is given as many bytes as it needs.
+    unsafe {
+        match len {
+            64..=128 => ends::<[u128; 4]>(from, to, len),
+            32..64 => ends::<[u128; 2]>(from, to, len),
+            16..32 => ends::<u128>(from, to, len),
+            8..16 => ends::<u64>(from, to, len),
+            4..8 => ends::<u32>(from, to, len),
+            2..4 => ends::<u16>(from, to, len),
+            _ => std::ptr::copy(from.as_ptr(), to.as_ptr(), len),
+        }
     }
 }

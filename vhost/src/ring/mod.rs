@@ -1,25 +1,33 @@
 //! Virtqueues, device side: what the other end of a ring made available is received from it or written to it.
 //!
-//! [`split`] is the ring of Virtual I/O Device 1.2, section 2.7. [`rx`] and [`tx`] are queues of the port contract
-//! over one ring each: what the guest transmits we receive, what we transmit it receives. [`access`] is how memory
-//! is read that the other side may be writing. None of them knows how a ring came about.
+//! [`split`] and [`packed`] are the rings of Virtual I/O Device 1.2, sections 2.7 and 2.8, behind one trait,
+//! [`Virtqueue`]. [`rx`] and [`tx`] are queues of the port contract over one ring each: what the guest transmits we
+//! receive, what we transmit it receives. [`access`] is how memory is read that the other side may be writing.
+//! None of them knows how a ring came about.
 
 pub mod access;
+mod cursor;
+pub mod packed;
+mod reach;
+pub mod record;
 pub mod rx;
 pub mod split;
+pub mod taken;
 #[cfg(test)]
 mod tests;
 pub mod tx;
 
 use std::os::fd::OwnedFd;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pmd::Features;
 
 use self::access::{Access, Direct};
+use self::packed::Packed;
 use self::split::Split;
+pub use self::taken::Chain;
+use self::taken::Taken;
 use crate::event::{Bell, signal};
 
 /// Most entries of a ring (section 2.7).
@@ -75,32 +83,12 @@ pub enum BadRing {
     /// An indirect table in an indirect table, with a next descriptor, of no entries or of half ones.
     #[error("an indirect table of {0} bytes in a wrong place, or of a wrong size")]
     Indirect(u32),
+    /// What a predecessor left about a packed ring contradicts itself.
+    #[error("the record of what was under way is damaged")]
+    Record,
     /// More descriptors in one burst than any traffic needs.
     #[error("more than {BURST_DESCRIPTORS} descriptors in one burst")]
     Work,
-}
-
-/// Bytes of a buffer that lie together.
-#[derive(Clone, Copy, Debug)]
-pub struct Piece {
-    pub(crate) start: NonNull<u8>,
-    pub(crate) bytes: u32,
-}
-
-// SAFETY is not at stake: a pointer is only a number until somebody, in an unsafe block, follows it.
-#[allow(unsafe_code)]
-const _: () = {
-    // SAFETY: nothing is done through the pointer here; who follows it answers for that.
-    unsafe impl Send for Piece {}
-};
-
-/// A chain of descriptors: one frame, or one buffer for a frame.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Chain {
-    /// Its first descriptor, by which it is given back.
-    pub head: u16,
-    /// Bytes of its buffers.
-    pub bytes: u64,
 }
 
 /// Whether buffers are read or written.
@@ -123,23 +111,106 @@ pub struct Terms {
     pub features: Features,
 }
 
+/// Where a ring lies, as the front end says it: in its own addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Entries.
+    pub size: u32,
+    /// The descriptor table, or the descriptor ring.
+    pub descriptors: u64,
+    /// The driver area: the available ring, or what the driver wants to be called for.
+    pub available: u64,
+    /// The device area: the used ring, or what we want to be kicked for.
+    pub used: u64,
+}
+
+/// What [`rx`] and [`tx`] need of a ring, of whichever kind.
+pub trait Virtqueue {
+    /// How its memory is read.
+    type Access: Access;
+
+    /// Begins a burst: a new budget.
+    fn begin(&mut self);
+
+    /// Takes at most `most` chains of those that are available.
+    ///
+    /// # Errors
+    /// What is available next is no chain; those before it are taken.
+    fn take(&mut self, direction: Direction, most: usize, taken: &mut Taken) -> Result<(), BadRing>;
+
+    /// Completes a chain, of which `written` bytes were written; in the order in which they were taken. The driver
+    /// sees it after [`publish`](Self::publish).
+    fn complete(&mut self, chain: Chain, written: u32);
+
+    /// Completes chains that were only read from.
+    fn give_back(&mut self, chains: &[Chain]);
+
+    /// Shows the driver what was completed. True if it wants to be called for that.
+    fn publish(&mut self) -> bool;
+
+    /// Asks the driver to kick when it makes something available. True if there is something already.
+    fn arm(&mut self) -> bool;
+
+    /// Asks the driver not to kick.
+    fn hush(&mut self);
+
+    /// How its memory is read.
+    fn access(&mut self) -> &mut Self::Access;
+}
+
+/// A ring of either kind.
+pub enum Ring<A = Direct> {
+    /// `VIRTIO_F_RING_PACKED` was not agreed on.
+    Split(Split<A>),
+    /// It was.
+    Packed(Packed<A>),
+}
+
+/// Does the same with a ring of either kind, in code of its own for each.
+macro_rules! with_ring {
+    ($ring:expr, $name:ident => $run:expr) => {
+        match $ring {
+            Ring::Split($name) => $run,
+            Ring::Packed($name) => $run,
+        }
+    };
+}
+use with_ring;
+
+impl<A: Access> Ring<A> {
+    /// Where it stands, as GET_VRING_BASE tells it (vhost-user.rst): the index of the next chain, and for a packed
+    /// ring wrap counters and the used index besides.
+    pub fn position(&self) -> u32 {
+        match self {
+            Ring::Split(ring) => ring.position().into(),
+            Ring::Packed(ring) => ring.position(),
+        }
+    }
+}
+
 /// A ring in use, with all that a worker needs for it.
 pub struct Lane<A = Direct> {
     /// The ring.
-    pub ring: Split<A>,
+    pub ring: Ring<A>,
     /// What its frames are like.
     pub terms: Terms,
     /// By what the guest is called; it polls if there is nothing.
     pub call: Option<Arc<OwnedFd>>,
     /// The ring broke the rules and is not looked at any more.
     pub broken: Option<BadRing>,
+    taken: Taken,
 }
 
 impl<A: Access> Lane<A> {
-    /// Shows the guest what was given back in this burst, and calls it if it wants to be called.
+    /// A ring that a worker can use from now on.
+    pub fn new(ring: Ring<A>, terms: Terms, call: Option<Arc<OwnedFd>>) -> Lane<A> {
+        Lane { ring, terms, call, broken: None, taken: Taken::default() }
+    }
+
+    /// Shows the guest what was given back, and calls it if it wants to be called.
     #[inline]
-    fn publish(&mut self) {
-        if self.ring.publish()
+    pub fn publish(&mut self) {
+        if with_ring!(&mut self.ring, ring => ring.publish())
             && let Some(call) = &self.call
         {
             use std::os::fd::AsFd;

@@ -13,8 +13,9 @@ use pmd::batch::{HEAD, Scratch};
 use pmd::{BATCH, Batch, Fault, MAX_FRAME, Pool, RxMemory, RxQueue, Source, virtio};
 
 use super::access::{Access, Direct};
-use super::split::{Cursor, Split};
-use super::{Alarm, Direction, Lane, Piece};
+use super::cursor::Cursor;
+use super::taken::{Piece, Taken};
+use super::{Alarm, BadRing, Direction, Lane, Ring, Virtqueue, with_ring};
 use crate::event::Bell;
 use crate::seat::Occupant;
 
@@ -32,24 +33,21 @@ pub struct Rx<A: Access = Direct> {
     seat: Occupant<Lane<A>>,
     bell: Arc<Bell>,
     alarm: Arc<Alarm>,
-    pieces: Vec<Piece>,
-    /// Chains of this burst.
-    heads: Vec<u16>,
 }
 
 impl<A: Access> Rx<A> {
     /// A queue over what is put into `seat`; `bell` rings when the guest kicks or something is put there.
     pub fn new(seat: Occupant<Lane<A>>, bell: Arc<Bell>, alarm: Arc<Alarm>) -> Rx<A> {
-        let pieces = Vec::with_capacity(2 * super::CHAIN as usize);
-        Rx { seat, bell, alarm, pieces, heads: Vec::with_capacity(BATCH) }
+        Rx { seat, bell, alarm }
     }
 
     /// Gives the burst's chains back.
     #[inline]
     fn finish(&mut self) {
         if let Some(lane) = self.seat.current() {
-            if !self.heads.is_empty() {
-                self.heads.drain(..).for_each(|head| lane.ring.complete(head, 0));
+            if !lane.taken.used().is_empty() {
+                with_ring!(&mut lane.ring, ring => ring.give_back(lane.taken.used()));
+                lane.taken.forget_used();
                 lane.publish();
             }
             self.seat.leave();
@@ -57,17 +55,78 @@ impl<A: Access> Rx<A> {
     }
 }
 
-/// Reads one frame of `bytes` bytes, header included, and adds it to the batch.
+/// Takes frames from the ring and adds them to the batch, as long as there is room.
 #[inline]
-fn push<'q, A: Access>(
-    ring: &mut Split<A>,
+fn take<'q, V: Virtqueue>(
+    ring: &mut V,
+    taken: &mut Taken,
+    header: usize,
+    limit: usize,
+    batch: &mut Batch<'q>,
+    scratch: &mut Scratch<'q>,
+) -> Result<(), BadRing> {
+    ring.begin();
+    let outcome = match limit.checked_sub(taken.left().len()) {
+        Some(more @ 1..) => ring.take(Direction::Read, more, taken),
+        _ => Ok(()),
+    };
+    // What came before a chain that is none is received.
+    for _ in 0..taken.left().len().min(limit) {
+        if scratch.rest().len() < WHOLE {
+            break;
+        }
+        match taken.single() {
+            Some(piece) if piece.bytes as usize <= header + HEAD => {
+                push_short(ring.access(), header, piece, batch, scratch);
+            }
+            _ => {
+                let bytes = taken.left().first().map_or(0, |chain| chain.bytes);
+                push(ring.access(), header, taken.pieces(1), bytes, batch, scratch);
+            }
+        }
+        taken.advance(1);
+    }
+    outcome
+}
+
+/// Reads a frame that lies together and is all head, header in front.
+#[inline]
+fn push_short<'q, A: Access>(
+    access: &mut A,
     header_bytes: usize,
-    pieces: &[Piece],
-    bytes: u64,
+    piece: Piece,
     batch: &mut Batch<'q>,
     scratch: &mut Scratch<'q>,
 ) {
-    let len = usize::try_from(bytes).unwrap_or(usize::MAX).saturating_sub(header_bytes);
+    let len = (piece.bytes as usize).wrapping_sub(header_bytes);
+    if !(ETHERNET..=HEAD).contains(&len) {
+        batch.refused_mut().bad_offload += 1;
+        return;
+    }
+    let mut header = [0; virtio::SHORT_HEADER];
+    let head = scratch.take(HEADROOM + len);
+    // SAFETY: the piece lies in the ring's memory, which is mapped, and holds the header and `len` bytes more.
+    unsafe {
+        access.copy(piece.start, &mut header);
+        access.copy(piece.start.add(header_bytes), &mut head[HEADROOM..]);
+    }
+    match virtio::decode(&header, len) {
+        Ok(offload) => batch.push_private(head, HEADROOM, offload),
+        Err(_) => batch.refused_mut().bad_offload += 1,
+    }
+}
+
+/// Reads one frame of `bytes` bytes, header included, and adds it to the batch.
+#[inline(never)]
+fn push<'q, A: Access>(
+    access: &mut A,
+    header_bytes: usize,
+    pieces: &[Piece],
+    bytes: u32,
+    batch: &mut Batch<'q>,
+    scratch: &mut Scratch<'q>,
+) {
+    let len = (bytes as usize).saturating_sub(header_bytes);
     if len < ETHERNET {
         batch.refused_mut().bad_offload += 1;
         return;
@@ -78,14 +137,14 @@ fn push<'q, A: Access>(
     }
     let mut cursor = Cursor::new(pieces);
     let mut header = [0; virtio::HEADER];
-    ring.read(&mut cursor, &mut header[..header_bytes]);
+    cursor.read(access, &mut header[..header_bytes]);
     let Ok(offload) = virtio::decode(&header, len) else {
         batch.refused_mut().bad_offload += 1;
         return;
     };
     let private = if cursor.left() > PIECES { len } else { len.min(HEAD) };
     let head = scratch.take(HEADROOM + private);
-    ring.read(&mut cursor, &mut head[HEADROOM..]);
+    cursor.read(access, &mut head[HEADROOM..]);
     batch.push_private(head, HEADROOM, offload);
     while let Some(piece) = cursor.next(u32::MAX) {
         // SAFETY: a piece of a chain lies in the ring's memory, which stays mapped while the worker is in the
@@ -112,19 +171,10 @@ impl<A: Access> RxQueue for Rx<A> {
             self.seat.leave();
             return Ok(batch);
         }
-        lane.ring.hush();
-        let header = lane.terms.header;
-        let outcome = lane.ring.waiting().and_then(|waiting| {
-            for _ in 0..usize::from(waiting).min(limit).min(BATCH) {
-                if scratch.rest().len() < WHOLE {
-                    break;
-                }
-                self.pieces.clear();
-                let chain = lane.ring.chain(Direction::Read, &mut self.pieces)?;
-                self.heads.push(chain.head);
-                push(&mut lane.ring, header, &self.pieces, chain.bytes, &mut batch, &mut scratch);
-            }
-            Ok(())
+        let Lane { ring, taken, terms, .. } = lane;
+        let outcome = with_ring!(ring, ring => {
+            ring.hush();
+            take(ring, taken, terms.header, limit.min(BATCH), &mut batch, &mut scratch)
         });
         if let Err(reason) = outcome {
             lane.fail(reason, &self.alarm);
@@ -143,7 +193,10 @@ impl<A: Access> RxQueue for Rx<A> {
         self.finish();
         // First: a kick that comes from now on is heard.
         self.bell.hush();
-        let there = self.seat.enter().is_some_and(|lane| lane.broken.is_none() && lane.ring.arm());
+        let there = self.seat.enter().is_some_and(|lane| {
+            lane.broken.is_none()
+                && (!lane.taken.left().is_empty() || with_ring!(&mut lane.ring, ring => ring.arm()))
+        });
         self.seat.leave();
         there
     }

@@ -10,7 +10,7 @@ use pmd::{
 
 use super::access::{Access, Direct};
 use super::rx::Rx;
-use super::split::{Layout, Split};
+use super::split::Split;
 use super::tx::Tx;
 use super::*;
 use crate::driver::memory::{GUEST, SharedMemory};
@@ -38,7 +38,7 @@ fn rig<A: Access>(terms: Terms, event_index: bool, access: A) -> (Rig<A>, crate:
     let driver = SplitDriver::new(memory.clone(), 0, SIZE);
     let (mut owner, occupant) = seat();
     let ring = Split::new(memory.mapped(), &driver.layout(), event_index, access).unwrap();
-    owner.put(Lane { ring, terms, call: None, broken: None });
+    owner.put(Lane::new(Ring::Split(ring), terms, None));
     let pool = Arena::new(64, HugePages::Off).unwrap().pool();
     (Rig { memory, driver, owner, alarm: Arc::new(Alarm::new().unwrap()), pool }, occupant)
 }
@@ -105,7 +105,9 @@ fn transmit(rig: &mut Rig, tx: &mut Tx, frame: &[u8], offload: Offload, features
     place.copy_from_slice(frame);
     batch.push_private(place, 0, offload);
     let (items, prefixes) = ([TxItem::exclusive(0)], Prefixes::default());
-    tx.transmit(&mut Burst::new(&mut batch, &items, &prefixes, features), &mut rig.pool)
+    let report = tx.transmit(&mut Burst::new(&mut batch, &items, &prefixes, features), &mut rig.pool);
+    tx.flush();
+    report
 }
 
 fn frame(len: usize) -> Vec<u8> {
@@ -132,7 +134,7 @@ fn frames_are_received_however_they_are_cut() {
     let (memory, mut long) = (rig.memory.clone(), SplitDriver::new(rig.memory.clone(), 8192, 64));
     rig.owner.take();
     let ring = Split::new(memory.mapped(), &long.layout(), false, Direct).unwrap();
-    rig.owner.put(Lane { ring, terms: TERMS, call: None, broken: None });
+    rig.owner.put(Lane::new(Ring::Split(ring), TERMS, None));
     let sent = frame(2000 - 12);
     let bytes = [&[0; 12][..], &sent].concat();
     let buffers: Vec<_> = (0..40).map(|i| (BUFFERS + i * 64, 50)).collect();
@@ -440,12 +442,13 @@ fn kicks_are_wanted_asleep_and_calls_made_when_wanted() {
         let lane = &mut rig.owner.take().unwrap();
         rig.driver.want_call(false);
         rig.driver.set_call_event(2);
-        lane.ring.complete(0, 0);
-        assert!(!lane.ring.publish());
+        let Ring::Split(ring) = &mut lane.ring else { unreachable!("a split ring was put there") };
+        ring.complete(Chain::default(), 0);
+        assert!(!ring.publish());
         rig.driver.want_call(true);
-        lane.ring.complete(0, 0);
-        assert!(lane.ring.publish(), "the chain of index 2 is used now: {event_index}");
-        assert!(!lane.ring.publish(), "nothing is new");
+        ring.complete(Chain::default(), 0);
+        assert!(ring.publish(), "the chain of index 2 is used now: {event_index}");
+        assert!(!ring.publish(), "nothing is new");
     }
 }
 
@@ -456,9 +459,9 @@ fn a_successor_goes_on_where_the_ring_stopped() {
         rig.send(0, [0; 12], &round.to_le_bytes().repeat(15), &[]);
         if round % 1000 == 999 {
             let lane = rig.owner.take().unwrap();
-            assert_eq!(lane.ring.position(), round as u16);
+            assert_eq!(lane.ring.position(), u32::from(round as u16));
             let ring = Split::new(rig.memory.mapped(), &rig.driver.layout(), false, Direct).unwrap();
-            rig.owner.put(Lane { ring, ..lane });
+            rig.owner.put(Lane { ring: Ring::Split(ring), ..lane });
         }
         assert_eq!(rig.receive(&mut rx).0, [round.to_le_bytes().repeat(15)]);
         assert_eq!(rig.driver.collect(), Some((0, 0)));

@@ -2,7 +2,11 @@
 //!
 //! A frame is copied from where it lies (private memory, the arena, another guest) straight into the guest's
 //! buffers, header in front. With mergeable buffers it may fill several (Virtual I/O Device 1.2, section 5.1.6.4);
-//! a frame for which the guest has posted too few is dropped. The guest sees all frames of a burst at once.
+//! a frame for which the guest has posted too few is dropped. The guest sees all frames of a burst at once, when it
+//! is [flushed](pmd::TxQueue::flush).
+//!
+//! The guest's core had the lines of a buffer last, so writing there is slow until they have moved. Buffers are
+//! therefore taken, and their first lines asked for, a burst before they are needed.
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
@@ -10,29 +14,29 @@ use std::sync::Arc;
 
 use pmd::{BATCH, Burst, Features, MAX_FRAME, Pool, TxQueue, TxReport, virtio};
 
-use super::access::{Access, Direct};
-use super::split::Cursor;
-use super::{Alarm, BadRing, Chain, Direction, Lane, Piece};
+use super::access::{Access, Direct, copy};
+use super::cursor::Cursor;
+use super::taken::Taken;
+use super::{Alarm, BadRing, Direction, Lane, Ring, Terms, Virtqueue, with_ring};
 use crate::seat::Occupant;
+
+/// Buffers that are taken at a time: a burst's, and the next one's.
+const STOCK: usize = 2 * BATCH;
 
 /// A tx queue over a ring of the guest's receive buffers.
 pub struct Tx<A: Access = Direct> {
     seat: Occupant<Lane<A>>,
     alarm: Arc<Alarm>,
-    work: Work,
-}
-
-/// Lists that are used anew for each frame.
-struct Work {
-    pieces: Vec<Piece>,
-    chains: Vec<Chain>,
-    vector: Vec<libc::iovec>,
     /// A frame whose checksum is completed on the way.
     completed: Box<[u8]>,
 }
 
-// SAFETY: between bursts the vector is empty; during one its pointers are used on the calling thread only.
-unsafe impl Send for Work {}
+impl<A: Access> Tx<A> {
+    /// A queue over what is put into `seat`.
+    pub fn new(seat: Occupant<Lane<A>>, alarm: Arc<Alarm>) -> Tx<A> {
+        Tx { seat, alarm, completed: vec![0; MAX_FRAME].into_boxed_slice() }
+    }
+}
 
 /// What became of one frame.
 enum Outcome {
@@ -42,87 +46,152 @@ enum Outcome {
     Refused,
 }
 
-impl<A: Access> Tx<A> {
-    /// A queue over what is put into `seat`.
-    pub fn new(seat: Occupant<Lane<A>>, alarm: Arc<Alarm>) -> Tx<A> {
-        let work = Work {
-            pieces: Vec::with_capacity(2 * super::CHAIN as usize),
-            chains: Vec::with_capacity(BATCH),
-            vector: Vec::with_capacity(BATCH),
-            completed: vec![0; MAX_FRAME].into_boxed_slice(),
-        };
-        Tx { seat, alarm, work }
-    }
+/// A ring with its buffers, during a burst.
+struct Filler<'a, V> {
+    ring: &'a mut V,
+    taken: &'a mut Taken,
+    terms: Terms,
+    completed: &'a mut [u8],
 }
 
-impl Work {
-    /// Sends outgoing frame `i`; `waiting` is how many chains the guest has posted.
+impl<V: Virtqueue> Filler<'_, V> {
+    /// Sends all frames of a burst, as far as there are buffers for them.
     #[inline]
-    fn send<A: Access>(
-        &mut self,
-        lane: &mut Lane<A>,
-        burst: &Burst<'_, '_>,
-        i: usize,
-        waiting: &mut u16,
-    ) -> Result<Outcome, BadRing> {
-        let (item, offload) = (burst.item(i), burst.offload(i));
-        // What the guest takes may have become less since the worker was told.
-        if !offload.fits(lane.terms.features) {
-            return Ok(Outcome::Refused);
-        }
-        let (frame, wanted) = (item.total(), (lane.terms.header + item.total()) as u64);
-        self.pieces.clear();
-        self.chains.clear();
-        let mut room = 0;
-        while room < wanted {
-            if !self.chains.is_empty() && !lane.terms.mergeable {
-                lane.ring.untake(1);
-                return Ok(Outcome::Refused);
+    fn send_all(&mut self, burst: &Burst<'_, '_>, report: &mut TxReport) -> Result<(), BadRing> {
+        self.ring.begin();
+        for i in 0..burst.len() {
+            if self.taken.left().is_empty() {
+                self.restock()?;
             }
-            if usize::from(*waiting) == self.chains.len() {
-                lane.ring.untake(self.chains.len() as u16);
-                return Ok(Outcome::Full);
-            }
-            let chain = lane.ring.chain(Direction::Write, &mut self.pieces)?;
-            room += chain.bytes;
-            self.chains.push(chain);
+            let bytes = match self.send_plain(burst, i) {
+                Some(bytes) => bytes,
+                None => match self.send(burst, i)? {
+                    Outcome::Sent => burst.item(i).total(),
+                    Outcome::Refused => {
+                        report.refused += 1;
+                        continue;
+                    }
+                    Outcome::Full => {
+                        report.full = burst.len() as u32 - report.total();
+                        break;
+                    }
+                },
+            };
+            report.sent += 1;
+            report.bytes += bytes as u64;
         }
-        *waiting -= self.chains.len() as u16;
-        self.fill(lane, burst, i, frame);
-        let mut left = wanted;
-        for chain in &self.chains {
+        if self.taken.left().len() < BATCH { self.restock() } else { Ok(()) }
+    }
+
+    /// Takes more buffers.
+    #[inline]
+    fn restock(&mut self) -> Result<(), BadRing> {
+        self.taken.forget_used();
+        let more = STOCK.saturating_sub(self.taken.left().len());
+        self.ring.take(Direction::Write, more, self.taken)
+    }
+
+    /// Sends frame `i` if it needs nothing and fits into the next buffer: nearly every one. Gives its bytes.
+    #[inline]
+    fn send_plain(&mut self, burst: &Burst<'_, '_>, i: usize) -> Option<usize> {
+        let (piece, frame) = (self.taken.single()?, burst.plain(i)?);
+        let header = self.terms.header;
+        // Nothing is asked of the guest; `num_buffers`, where there is one, says 1.
+        let last = if header == virtio::HEADER { 1u32 << 16 } else { 0 };
+        let bytes = header + frame.len();
+        if bytes > piece.bytes as usize {
+            return None;
+        }
+        // SAFETY: the buffer is in the ring's memory, which is mapped and ours to write, and has room for header and
+        // frame; a header has at least ten bytes.
+        unsafe {
+            piece.start.cast::<u64>().write_unaligned(0);
+            piece.start.add(header - 4).cast::<u32>().write_unaligned(last.to_le());
+        }
+        let mut at = header;
+        frame.pieces(|start, len| {
+            // SAFETY: as above; the pieces of a frame are as long as the frame. They may be the guest's own buffers.
+            unsafe { copy(start, piece.start.add(at), len) };
+            at += len;
+        });
+        self.complete(1, bytes as u32);
+        Some(frame.len())
+    }
+
+    /// Completes the next `count` buffers, which `left` bytes were written to.
+    #[inline]
+    fn complete(&mut self, count: usize, mut left: u32) {
+        for i in 0..count {
+            let Some(&chain) = self.taken.left().get(i) else { break };
             let written = left.min(chain.bytes);
-            lane.ring.complete(chain.head, written as u32);
+            self.ring.complete(chain, written);
             left -= written;
         }
+        self.taken.advance(count);
+    }
+
+    /// How many buffers a frame of `wanted` bytes fills, header included; as many are taken. `None` if there are too
+    /// few.
+    fn reserve(&mut self, wanted: u32) -> Result<Option<usize>, BadRing> {
+        let (mut room, mut count) = (0u32, 0);
+        loop {
+            while let Some(chain) = self.taken.left().get(count) {
+                (room, count) = (room.saturating_add(chain.bytes), count + 1);
+                if room >= wanted {
+                    return Ok(Some(count));
+                }
+                if !self.terms.mergeable {
+                    return Ok(None);
+                }
+            }
+            self.taken.forget_used();
+            self.ring.take(Direction::Write, BATCH, self.taken)?;
+            if self.taken.left().len() == count {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Sends frame `i`, whatever it is.
+    #[inline(never)]
+    fn send(&mut self, burst: &Burst<'_, '_>, i: usize) -> Result<Outcome, BadRing> {
+        // What the guest takes may have become less since the worker was told.
+        if !burst.offload(i).fits(self.terms.features) {
+            return Ok(Outcome::Refused);
+        }
+        let frame = burst.item(i).total();
+        let wanted = (self.terms.header + frame) as u32;
+        let Some(count) = self.reserve(wanted)? else {
+            // Without mergeable buffers the next one is too short for this frame, and not for others.
+            let is_short = !self.terms.mergeable && !self.taken.left().is_empty();
+            return Ok(if is_short { Outcome::Refused } else { Outcome::Full });
+        };
+        self.fill(burst, i, frame, count);
+        self.complete(count, wanted);
         Ok(Outcome::Sent)
     }
 
-    /// Writes header and frame.
-    #[inline]
-    fn fill<A: Access>(&mut self, lane: &Lane<A>, burst: &Burst<'_, '_>, i: usize, frame: usize) {
+    /// Writes header and frame into the next `count` buffers.
+    fn fill(&mut self, burst: &Burst<'_, '_>, i: usize, frame: usize, count: usize) {
         let mut header = virtio::encode(&burst.offload(i), burst.head(i), frame);
-        if !lane.terms.features.contains(Features::CHECKSUM) {
+        if !self.terms.features.contains(Features::CHECKSUM) {
             // Section 5.1.6.4.1: without VIRTIO_NET_F_GUEST_CSUM no flag is set.
             header[0] = 0;
         }
-        header[10..].copy_from_slice(&(self.chains.len() as u16).to_le_bytes());
-        let mut cursor = Cursor::new(&self.pieces);
+        header[10..].copy_from_slice(&(count as u16).to_le_bytes());
+        let mut cursor = Cursor::new(self.taken.pieces(count));
         // SAFETY: the pieces are buffers of chains of this ring: in its memory, which is mapped and ours to write.
-        unsafe { cursor.write(NonNull::from(&header).cast(), lane.terms.header) };
+        unsafe { cursor.write(NonNull::from(&header).cast(), self.terms.header) };
         let completes = burst.item(i).offload.is_partial() && !burst.packed_offload(i).is_partial();
-        if completes && burst.copy_to(i, &mut self.completed).is_some() {
+        if completes && burst.copy_to(i, self.completed).is_some() {
             // SAFETY: as above; the frame is in private memory.
             unsafe { cursor.write(NonNull::from(&self.completed[..]).cast(), frame) };
             return;
         }
-        burst.gather(i, &mut self.vector);
-        for piece in self.vector.drain(..) {
-            if let Some(start) = NonNull::new(piece.iov_base.cast()) {
-                // SAFETY: as above; the pieces of a burst are readable as long as the burst lives.
-                unsafe { cursor.write(start, piece.iov_len) };
-            }
-        }
+        burst.pieces(i, |start, len| {
+            // SAFETY: as above; the pieces of a burst are readable as long as the burst lives.
+            unsafe { cursor.write(start, len) };
+        });
     }
 }
 
@@ -132,29 +201,24 @@ impl<A: Access> TxQueue for Tx<A> {
         let frames = burst.len() as u32;
         let Some(lane) = self.seat.enter() else { return TxReport { down: frames, ..report } };
         if lane.broken.is_none() {
-            let outcome = lane.ring.waiting().and_then(|mut waiting| {
-                for i in 0..burst.len() {
-                    match self.work.send(lane, burst, i, &mut waiting)? {
-                        Outcome::Sent => {
-                            report.sent += 1;
-                            report.bytes += burst.item(i).total() as u64;
-                        }
-                        Outcome::Refused => report.refused += 1,
-                        Outcome::Full => {
-                            report.full = frames - report.total();
-                            break;
-                        }
-                    }
-                }
-                Ok(())
+            let Lane { ring, taken, terms, .. } = lane;
+            let (terms, completed) = (*terms, &mut self.completed[..]);
+            let outcome = with_ring!(ring, ring => {
+                Filler { ring, taken, terms, completed }.send_all(burst, &mut report)
             });
             if let Err(reason) = outcome {
                 lane.fail(reason, &self.alarm);
             }
-            lane.publish();
         }
         report.down = frames - report.total();
         self.seat.leave();
         report
+    }
+
+    fn flush(&mut self) {
+        if let Some(lane) = self.seat.enter() {
+            lane.publish();
+        }
+        self.seat.leave();
     }
 }

@@ -56,13 +56,15 @@ pub(super) struct PairTx {
     rings: Arc<[Mutex<Tx>]>,
     running: Arc<Running>,
     own: usize,
+    /// The pairs that were sent to and not flushed: a bit for each.
+    sent: u8,
 }
 
 impl PairTx {
     /// A queue for each ring.
     pub(super) fn over(rings: Vec<Tx>, running: &Arc<Running>) -> Vec<PairTx> {
         let rings: Arc<[Mutex<Tx>]> = rings.into_iter().map(Mutex::new).collect();
-        let queue = |own| PairTx { rings: rings.clone(), running: running.clone(), own };
+        let queue = |own| PairTx { rings: rings.clone(), running: running.clone(), own, sent: 0 };
         (0..rings.len()).map(queue).collect()
     }
 }
@@ -75,10 +77,19 @@ impl TxQueue for PairTx {
             report = self.rings[pair].lock().unwrap_or_else(PoisonError::into_inner).transmit(burst, pool);
             // Taken away since the order was made, perhaps: nothing was sent, the next one may be there.
             if report.down < frames {
+                self.sent |= 1 << pair;
                 break;
             }
         }
         report
+    }
+
+    fn flush(&mut self) {
+        while self.sent != 0 {
+            let pair = self.sent.trailing_zeros() as usize;
+            self.rings[pair].lock().unwrap_or_else(PoisonError::into_inner).flush();
+            self.sent &= self.sent - 1;
+        }
     }
 }
 

@@ -26,8 +26,8 @@ use super::reason::Reason;
 use crate::event::{self, Bell};
 use crate::memory::{GuestMemory, MemoryError, RegionSpec};
 use crate::ring::access::Direct;
-use crate::ring::split::{Layout, Split};
-use crate::ring::{Alarm, BadRing, Lane, RING};
+use crate::ring::split::Split;
+use crate::ring::{Alarm, BadRing, Lane, Layout, RING, Ring as Queue};
 use crate::seat::Owner;
 
 /// How the port stands, for whoever asks.
@@ -179,8 +179,10 @@ impl Session {
     fn stop(&mut self, index: usize) -> Option<Lane> {
         self.running.set(index, false);
         let Place { owner, bell } = &mut self.places[index];
-        let lane = owner.take()?;
-        self.rings[index].base = lane.ring.position().into();
+        let mut lane = owner.take()?;
+        // What was sent and not shown yet is part of where the ring stands.
+        lane.publish();
+        self.rings[index].base = lane.ring.position();
         if let (Some(bell), Some(kick)) = (bell, &self.rings[index].kick) {
             bell.unwatch(kick.as_fd());
         }
@@ -201,7 +203,7 @@ impl Session {
             Err(reason) => return self.tell(|status| status.reason = Reason::BadRing.because(reason)),
         };
         let Place { owner, bell } = &mut self.places[index];
-        owner.put(Lane { ring: split, terms, call: ring.call.clone(), broken: None });
+        owner.put(Lane::new(Queue::Split(split), terms, ring.call.clone()));
         if let Some(bell) = bell {
             if let Some(kick) = &ring.kick
                 && let Err(error) = bell.watch(kick.as_fd())

@@ -153,6 +153,7 @@ impl Decider {
         sink.flush(&mut batch);
         batch.recycle(pool);
         queue.rx.release(pool);
+        outlets.flush();
         self.counters.load.held.set(0);
         Ok(received)
     }

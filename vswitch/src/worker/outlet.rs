@@ -58,6 +58,8 @@ pub struct Outlets {
     by_port: Vec<Outlet>,
     /// Ports that have items in this burst.
     touched: Vec<u16>,
+    /// Ports that were sent to in this burst.
+    sent: Vec<u16>,
     /// Ports whose queue wants to be maintained.
     busy: Vec<u16>,
     prefixes: Prefixes,
@@ -70,6 +72,7 @@ impl Outlets {
         Outlets {
             by_port: (0..ports).map(|_| Outlet::default()).collect(),
             touched: Vec::with_capacity(ports),
+            sent: Vec::with_capacity(ports),
             busy: Vec::with_capacity(ports),
             prefixes: Prefixes::default(),
             counters,
@@ -119,6 +122,16 @@ impl Outlets {
             outlet.busy = outlet.tx.as_mut().is_some_and(|tx| tx.with(|tx| tx.maintain(pool)));
             outlet.busy
         });
+    }
+
+    /// Shows the other ends what was sent to them in this burst.
+    #[inline]
+    pub fn flush(&mut self) {
+        while let Some(port) = self.sent.pop() {
+            if let Some(tx) = &mut self.by_port[port as usize].tx {
+                tx.with(|tx| tx.flush());
+            }
+        }
     }
 
     /// The sink of one burst.
@@ -191,6 +204,7 @@ impl BurstSink<'_> {
     pub fn flush(&mut self, batch: &mut Batch<'_>) {
         while let Some(port) = self.outlets.touched.pop() {
             self.outlets.send(batch, self.pool, port);
+            self.outlets.sent.push(port);
         }
         self.outlets.prefixes.clear();
     }

@@ -84,7 +84,7 @@ proptest! {
                 if rig.alarm.take() && rig.owner.take().is_some() {
                     let access = flip(seed | 1);
                     let ring = Split::new(rig.memory.mapped(), &rig.driver.layout(), event_index, access).unwrap();
-                    rig.owner.put(Lane { ring, terms, call: None, broken: None });
+                    rig.owner.put(Lane::new(Ring::Split(ring), terms, None));
                 }
             }
         }

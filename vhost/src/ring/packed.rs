@@ -1,0 +1,411 @@
+//! The packed virtqueue, device side: Virtual I/O Device 1.2, section 2.8.
+//!
+//! One ring of descriptors, which driver and device write in turn: the driver makes a descriptor available, the
+//! device overwrites it with what it used. Two flags in it say whose turn it is, by comparison with wrap counters
+//! that each side keeps. A burst becomes visible by one store: the flags of its first descriptor are written last.
+//!
+//! Nothing in the ring says where a device stopped; a [`Record`] does, where there is one.
+#![allow(unsafe_code)]
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
+
+use super::access::{Access, Direct};
+use super::reach::{DESCRIPTOR, INDIRECT, NEXT, Raw, Reach, WRITE, longest};
+use super::record::{Record, Used};
+use super::taken::{Chain, Piece, Taken};
+use super::{BadRing, Direction, Layout, RING, Virtqueue};
+use crate::memory::GuestMemory;
+
+/// Section 2.8.1: made available, used; each is compared with a wrap counter.
+const AVAILABLE: u16 = 1 << 7;
+const USED: u16 = 1 << 15;
+
+/// Section 2.8.10: events are wanted, not wanted, wanted at a position.
+const ENABLE: u16 = 0;
+const DISABLE: u16 = 1;
+const AT: u16 = 2;
+
+/// A place in the ring: an index, and the wrap counter in the highest bit, as GET_VRING_BASE and the event
+/// structures have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Spot(u16);
+
+impl Spot {
+    const WRAP: u16 = 1 << 15;
+
+    #[inline]
+    fn index(self) -> u16 {
+        self.0 & !Spot::WRAP
+    }
+
+    #[inline]
+    fn wrap(self) -> bool {
+        self.0 & Spot::WRAP != 0
+    }
+
+    /// `entries` further on, in a ring of `size`.
+    #[inline]
+    fn plus(self, entries: u16, size: u16) -> Spot {
+        let index = u32::from(self.index()) + u32::from(entries);
+        let size = u32::from(size);
+        if index >= size {
+            Spot((index - size) as u16 | (!self.0 & Spot::WRAP))
+        } else {
+            Spot(index as u16 | (self.0 & Spot::WRAP))
+        }
+    }
+
+    /// The flags by which a descriptor here is used.
+    #[inline]
+    fn used(self) -> u16 {
+        if self.wrap() { AVAILABLE | USED } else { 0 }
+    }
+}
+
+/// The device side of a packed virtqueue.
+pub struct Packed<A = Direct> {
+    reach: Reach<A>,
+    size: u16,
+    ring: NonNull<[u64; 2]>,
+    /// What the driver wants to be called for.
+    driver: NonNull<u16>,
+    /// What we want to be kicked for.
+    device: NonNull<u16>,
+    /// The next descriptor to take.
+    next: Spot,
+    /// Up to where the ring shows what is used.
+    shown: Spot,
+    /// What is used and not shown yet.
+    used: Vec<Used>,
+    /// Entries that are taken and not shown yet.
+    open: u32,
+    /// Buffers that were only read are given back by one descriptor for all (`VIRTIO_F_IN_ORDER`).
+    in_order: bool,
+    event_index: bool,
+    armed: bool,
+    record: Option<Record>,
+}
+
+// SAFETY: the pointers are into the reach's memory, which lives as long; one thread at a time has the value.
+unsafe impl<A: Send> Send for Packed<A> {}
+
+/// What the features say about a packed ring.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Style {
+    /// `VIRTIO_F_IN_ORDER`.
+    pub in_order: bool,
+    /// `VIRTIO_F_EVENT_IDX`.
+    pub event_index: bool,
+}
+
+impl<A: Access> Packed<A> {
+    /// A ring of `memory` at `layout`. It goes on where the record says that its predecessor stopped, or else at
+    /// `base`, as SET_VRING_BASE gives it.
+    ///
+    /// # Errors
+    /// No size of a ring, a part that does not lie in the memory, a position beyond it.
+    pub fn new(
+        memory: Arc<GuestMemory>,
+        layout: &Layout,
+        style: Style,
+        base: u32,
+        record: Option<Record>,
+        access: A,
+    ) -> Result<Packed<A>, BadRing> {
+        let size = u16::try_from(layout.size).ok().filter(|size| (1..=RING).contains(size));
+        let size = size.ok_or(BadRing::Size(layout.size))?;
+        let place = |part, address, bytes, align| {
+            memory.user(address, bytes, align).ok_or(BadRing::Place { part, address })
+        };
+        let ring = place("descriptor ring", layout.descriptors, DESCRIPTOR * u64::from(size), 16)?;
+        let driver = place("driver area", layout.available, 4, 4)?;
+        let device = place("device area", layout.used, 4, 4)?;
+        let mut packed = Packed {
+            size,
+            ring: ring.cast(),
+            driver: driver.cast(),
+            device: device.cast(),
+            next: Spot(Spot::WRAP),
+            shown: Spot(Spot::WRAP),
+            used: Vec::with_capacity(size.into()),
+            open: 0,
+            in_order: style.in_order,
+            event_index: style.event_index,
+            armed: true,
+            record,
+            reach: Reach::new(memory, access),
+        };
+        let left = packed.record.as_ref().and_then(Record::left);
+        let start = Spot(left.as_ref().map_or(base as u16, |left| left.settled));
+        if start.index() >= size {
+            return Err(BadRing::Head(start.index()));
+        }
+        packed.shown = start;
+        if let Some(left) = left.filter(|left| left.settled != left.intended) {
+            let entries: u64 = left.used.iter().map(|used| u64::from(used.entries)).sum();
+            if left.used.is_empty() || entries > u64::from(size) {
+                return Err(BadRing::Record);
+            }
+            packed.used.extend(left.used);
+            packed.show();
+        }
+        packed.next = packed.shown;
+        if let Some(record) = &packed.record {
+            record.settle(packed.shown.0);
+        }
+        packed.hush();
+        Ok(packed)
+    }
+
+    /// Where the ring stands, as GET_VRING_BASE tells it: the next descriptor to take in the lower half, the next
+    /// one to use in the upper.
+    pub fn position(&self) -> u32 {
+        u32::from(self.shown.0) | u32::from(self.shown.0) << 16
+    }
+
+    #[inline]
+    fn descriptor_at(&self, spot: Spot) -> NonNull<[u64; 2]> {
+        // SAFETY: the index is below the size (checked in `new`, kept by `plus`): within the ring.
+        unsafe { self.ring.add(spot.index().into()) }
+    }
+
+    /// The place of a descriptor's flags.
+    #[inline]
+    fn flags_place(&self, spot: Spot) -> NonNull<u16> {
+        // SAFETY: the last of a descriptor's eight words.
+        unsafe { self.descriptor_at(spot).cast::<u16>().add(7) }
+    }
+
+    #[inline]
+    fn flags_at(&mut self, spot: Spot) -> u16 {
+        let place = self.flags_place(spot);
+        // SAFETY: within the ring, aligned.
+        unsafe { self.reach.access.load(place) }
+    }
+
+    #[inline]
+    fn is_available(flags: u16, spot: Spot) -> bool {
+        (flags & AVAILABLE != 0) == spot.wrap() && (flags & USED != 0) != spot.wrap()
+    }
+
+    /// The available descriptor at `spot`.
+    #[inline]
+    fn load(&mut self, spot: Spot) -> Result<Raw, BadRing> {
+        let place = self.descriptor_at(spot);
+        // SAFETY: within the ring, aligned.
+        unsafe { self.reach.descriptor(place) }
+    }
+
+    /// Adds the pieces of the chain at `next` that is not just one buffer, or that is wrong. Gives its id and entries.
+    /// The ring has `room` entries that are not taken.
+    fn walk(
+        &mut self,
+        direction: Direction,
+        room: u32,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<(u16, u16), BadRing> {
+        let (mut spot, mut entries) = (self.next, 0u16);
+        loop {
+            if u32::from(entries) >= longest(room) {
+                return Err(BadRing::Long(longest(room)));
+            }
+            let raw = self.load(spot)?;
+            let (id, flags) = (raw.third, raw.fourth);
+            entries += 1;
+            if flags & INDIRECT != 0 {
+                if flags & NEXT != 0 || entries > 1 {
+                    return Err(BadRing::Indirect(raw.bytes));
+                }
+                self.table(raw.address, raw.bytes, direction, pieces)?;
+                return Ok((id, entries));
+            }
+            self.reach.buffer((raw.address, raw.bytes), flags, direction, pieces)?;
+            if flags & NEXT == 0 {
+                return Ok((id, entries));
+            }
+            spot = spot.plus(1, self.size);
+        }
+    }
+
+    /// Adds the pieces of an indirect table: all of its entries, in order (section 2.8.7).
+    fn table(
+        &mut self,
+        address: u64,
+        bytes: u32,
+        direction: Direction,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<(), BadRing> {
+        let (table, entries) = self.reach.table(address, bytes)?;
+        if entries > longest(entries) {
+            return Err(BadRing::Long(longest(entries)));
+        }
+        for at in 0..entries {
+            // SAFETY: `at` is below the table's entries, which lie together and aligned.
+            let raw = unsafe { self.reach.descriptor(table.add(at as usize)) }?;
+            if raw.fourth & INDIRECT != 0 {
+                return Err(BadRing::Indirect(raw.bytes));
+            }
+            self.reach.buffer((raw.address, raw.bytes), raw.fourth, direction, pieces)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is used over the descriptors (section 2.8.8); the flags of the first one, by which the driver sees
+    /// all of it, last.
+    #[inline]
+    fn show(&mut self) {
+        let spot = self.shown;
+        let flags = |spot: Spot, used: &Used| spot.used() | if used.written > 0 { WRITE } else { 0 };
+        let Some(first) = self.used.first().copied() else { return };
+        let mut behind = spot.plus(first.entries, self.size);
+        for used in &self.used[1..] {
+            let words =
+                u64::from(used.written) | u64::from(used.id) << 32 | u64::from(flags(behind, used)) << 48;
+            // SAFETY: the second half of a descriptor of the ring, aligned to 8.
+            unsafe { self.descriptor_at(behind).cast::<u64>().add(1).write_volatile(words.to_le()) };
+            behind = behind.plus(used.entries, self.size);
+        }
+        let half = self.descriptor_at(spot).cast::<u32>();
+        // SAFETY: length, id and flags of a descriptor of the ring, aligned. Release: the other descriptors, and the
+        // frames, are there before.
+        unsafe {
+            AtomicU32::from_ptr(half.add(2).as_ptr()).store(first.written.to_le(), Ordering::Relaxed);
+            AtomicU16::from_ptr(half.cast::<u16>().add(6).as_ptr())
+                .store(first.id.to_le(), Ordering::Relaxed);
+            let place = AtomicU16::from_ptr(self.flags_place(spot).as_ptr());
+            place.store(flags(spot, &first).to_le(), Ordering::Release);
+        }
+        self.shown = behind;
+        let entries: u32 = self.used.iter().map(|used| u32::from(used.entries)).sum();
+        self.open = self.open.saturating_sub(entries);
+        self.used.clear();
+    }
+
+    /// The driver's wish: whether it wants to be called for what lies from `before` on.
+    fn wants_call(&mut self, before: Spot) -> bool {
+        // SAFETY: the second word of the driver area, aligned.
+        let flags = unsafe { self.reach.access.load(self.driver.add(1)) };
+        match flags & 0b11 {
+            DISABLE => false,
+            AT if self.event_index => {
+                // SAFETY: its first word.
+                let event = Spot(unsafe { self.reach.access.load(self.driver) });
+                // On a line that ends where the ring is shown up to.
+                let line = |spot: Spot| {
+                    let index = i32::from(spot.index());
+                    if spot.wrap() == self.shown.wrap() { index } else { index - i32::from(self.size) }
+                };
+                (line(before)..i32::from(self.shown.index())).contains(&line(event))
+            }
+            _ => true,
+        }
+    }
+
+    fn want_kicks(&mut self, spot: Spot, flags: u16) {
+        // SAFETY: the two words of the device area, aligned.
+        unsafe {
+            AtomicU16::from_ptr(self.device.as_ptr()).store(spot.0.to_le(), Ordering::Relaxed);
+            AtomicU16::from_ptr(self.device.add(1).as_ptr()).store(flags.to_le(), Ordering::Release);
+        }
+    }
+}
+
+impl<A: Access> Virtqueue for Packed<A> {
+    type Access = A;
+
+    #[inline]
+    fn begin(&mut self) {
+        self.reach.begin();
+    }
+
+    #[inline]
+    fn take(&mut self, direction: Direction, most: usize, taken: &mut Taken) -> Result<(), BadRing> {
+        let plain = if direction == Direction::Write { WRITE } else { 0 };
+        for _ in 0..most {
+            let spot = self.next;
+            let flags = self.flags_at(spot);
+            // A ring that is taken whole does not look available, unless its owner wants to do harm.
+            let room = u32::from(self.size) - self.open;
+            if room == 0 || !Self::is_available(flags, spot) {
+                break;
+            }
+            if flags & (NEXT | WRITE | INDIRECT) == plain {
+                let raw = self.load(spot)?;
+                if raw.fourth == flags
+                    && let Some(piece) = self.reach.whole(raw.address, raw.bytes, direction)
+                {
+                    taken.push(raw.third, piece);
+                    (self.next, self.open) = (spot.plus(1, self.size), self.open + 1);
+                    continue;
+                }
+            }
+            let entries = taken.push_chain(|pieces| self.walk(direction, room, pieces))?;
+            (self.next, self.open) = (spot.plus(entries, self.size), self.open + u32::from(entries));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn complete(&mut self, chain: Chain, written: u32) {
+        self.used.push(Used { id: chain.id, entries: chain.entries, written });
+    }
+
+    #[inline]
+    fn give_back(&mut self, chains: &[Chain]) {
+        match chains.last() {
+            // Section 2.8.9: one used descriptor, with the id of the last buffer, for all of them.
+            Some(last) if self.in_order => {
+                let entries = chains.iter().fold(0u32, |all, chain| all + u32::from(chain.entries));
+                self.used.push(Used { id: last.id, entries: entries as u16, written: 0 });
+            }
+            _ => chains.iter().for_each(|chain| self.complete(*chain, 0)),
+        }
+    }
+
+    #[inline]
+    fn publish(&mut self) -> bool {
+        if self.used.is_empty() {
+            return false;
+        }
+        let before = self.shown;
+        if let Some(record) = &self.record {
+            let end = self.used.iter().fold(before, |spot, used| spot.plus(used.entries, self.size));
+            record.intend(before.0, end.0, &self.used);
+        }
+        self.show();
+        if let Some(record) = &self.record {
+            record.settle(self.shown.0);
+        }
+        // The driver turns its wish on, then looks at the ring; we the other way round.
+        fence(Ordering::SeqCst);
+        self.wants_call(before)
+    }
+
+    fn arm(&mut self) -> bool {
+        self.armed = true;
+        self.want_kicks(self.next, if self.event_index { AT } else { ENABLE });
+        fence(Ordering::SeqCst);
+        let next = self.next;
+        let flags = self.flags_at(next);
+        let there = Self::is_available(flags, next);
+        if there {
+            self.hush();
+        }
+        there
+    }
+
+    #[inline]
+    fn hush(&mut self) {
+        if self.armed {
+            self.armed = false;
+            self.want_kicks(self.next, DISABLE);
+        }
+    }
+
+    #[inline]
+    fn access(&mut self) -> &mut A {
+        &mut self.reach.access
+    }
+}

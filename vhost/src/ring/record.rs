@@ -1,0 +1,114 @@
+//! What a packed ring leaves behind for a successor.
+//!
+//! A packed ring does not say where its device stopped, and a burst overwrites descriptors before it is shown. So
+//! what a burst will write is noted here first: killed at any moment, a successor finds either that the burst was not
+//! begun, or all that it needs to finish it. That costs a word for each buffer, written where no other core looks.
+//!
+//! The record lies in memory that outlives us: the front end keeps it ("Inflight I/O tracking" in vhost-user.rst,
+//! which leaves the layout to the back end). It may hand back anything, so what is read is checked.
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
+
+use vm_memory::MmapRegion;
+
+/// A buffer that is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Used {
+    pub id: u16,
+    /// Entries of the ring that its chain takes.
+    pub entries: u16,
+    /// Bytes that were written; 0 for what was only read.
+    pub written: u32,
+}
+
+impl Used {
+    fn to_word(self) -> u64 {
+        u64::from(self.id) | u64::from(self.entries) << 16 | u64::from(self.written) << 32
+    }
+
+    fn from_word(word: u64) -> Used {
+        Used { id: word as u16, entries: (word >> 16) as u16, written: (word >> 32) as u32 }
+    }
+}
+
+/// Words before the notes: the positions, and how many notes there are.
+const HEADER: usize = 2;
+
+/// Set in the word of positions once there are some.
+const VALID: u64 = 1 << 63;
+
+/// The record of one ring.
+pub struct Record {
+    region: Arc<MmapRegion>,
+    /// Its first byte there.
+    at: usize,
+    size: u16,
+}
+
+/// What a predecessor left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Left {
+    /// Up to where the ring shows what is used.
+    pub settled: u16,
+    /// Up to where it is to show it, and by which buffers.
+    pub intended: u16,
+    pub used: Vec<Used>,
+}
+
+impl Record {
+    /// Bytes of the record of a ring of `size` entries.
+    pub const fn bytes(size: u16) -> usize {
+        8 * (HEADER + size as usize)
+    }
+
+    /// The record of a ring of `size` entries at offset `at` of `region`. `None` if it does not lie in there, or not
+    /// at a multiple of 8.
+    pub fn new(region: Arc<MmapRegion>, at: usize, size: u16) -> Option<Record> {
+        let end = at.checked_add(Record::bytes(size))?;
+        (end <= region.size() && at.is_multiple_of(8)).then_some(Record { region, at, size })
+    }
+
+    fn word(&self, index: usize) -> &AtomicU64 {
+        debug_assert!(index < HEADER + usize::from(self.size));
+        // SAFETY: mapped as long as `region` lives, and within it for every index up to the header's words and the
+        // ring's size (checked in `new`); aligned, as a mapping begins at a page.
+        unsafe { AtomicU64::from_ptr(self.region.as_ptr().add(self.at + 8 * index).cast()) }
+    }
+
+    fn set_positions(&self, settled: u16, intended: u16) {
+        self.word(0).store(VALID | u64::from(settled) | u64::from(intended) << 16, Ordering::Relaxed);
+        // Only our own death is to be survived, and it keeps the order of the instructions.
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Notes a burst that will bring the ring from `settled` to `intended`.
+    #[inline]
+    pub(super) fn intend(&self, settled: u16, intended: u16, used: &[Used]) {
+        for (at, used) in used.iter().take(self.size.into()).enumerate() {
+            self.word(HEADER + at).store(used.to_word(), Ordering::Relaxed);
+        }
+        self.word(1).store(used.len() as u64, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        self.set_positions(settled, intended);
+    }
+
+    /// Notes that the ring shows everything up to `position`.
+    #[inline]
+    pub(super) fn settle(&self, position: u16) {
+        self.set_positions(position, position);
+    }
+
+    /// What is there, if there is anything.
+    pub(super) fn left(&self) -> Option<Left> {
+        let positions = self.word(0).load(Ordering::Relaxed);
+        if positions & VALID == 0 {
+            return None;
+        }
+        let count = self.word(1).load(Ordering::Relaxed).min(self.size.into()) as usize;
+        let used = (0..count).map(|at| Used::from_word(self.word(HEADER + at).load(Ordering::Relaxed)));
+        let (settled, intended) = (positions as u16, (positions >> 16) as u16);
+        Some(Left { settled, intended, used: used.collect() })
+    }
+}
