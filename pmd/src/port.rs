@@ -102,12 +102,14 @@ pub struct TxReport {
     pub no_frame: u32,
     /// Frames dropped because the device is down or gone.
     pub down: u32,
+    /// Frames dropped because the memory that their payload lay in is gone: the sender took it away.
+    pub unreadable: u32,
 }
 
 impl TxReport {
     /// All of them.
     pub fn total(&self) -> u32 {
-        self.sent + self.full + self.refused + self.no_frame + self.down
+        self.sent + self.full + self.refused + self.no_frame + self.down + self.unreadable
     }
 }
 

@@ -121,6 +121,7 @@ fn refuse(report: &mut TxReport, cause: &io::Error) {
     match cause.raw_os_error() {
         Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => report.full += 1,
         Some(libc::EINVAL | libc::EMSGSIZE) => report.refused += 1,
+        Some(libc::EFAULT) => report.unreadable += 1,
         // ENETDOWN: the device is set down. ENXIO: it is deleted.
         _ => report.down += 1,
     }

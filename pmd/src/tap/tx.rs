@@ -63,6 +63,7 @@ impl TxQueue for Tx {
                 Err(cause) => match cause.raw_os_error() {
                     Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => report.full += 1,
                     Some(libc::EINVAL | libc::EMSGSIZE) => report.refused += 1,
+                    Some(libc::EFAULT) => report.unreadable += 1,
                     // EIO: the container set its interface down. EBADFD: the device is deleted.
                     _ => report.down += 1,
                 },

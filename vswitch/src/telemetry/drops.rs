@@ -61,6 +61,7 @@ reasons! {
     TxFull "tx-full" "the out port's queue is full: its reader is too slow",
     TxRefused "tx-refused" "the out port's device refused the frame",
     TxDown "tx-down" "the out port's device is down or gone",
+    TxUnreadable "tx-unreadable" "the payload lay in the sender's memory, and the sender took that away",
 }
 
 impl DropReason {

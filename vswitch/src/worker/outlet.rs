@@ -177,6 +177,7 @@ fn count(counters: &PortCounters, report: &TxReport) {
             (DropReason::TxRefused, report.refused),
             (DropReason::NoFrame, report.no_frame),
             (DropReason::TxDown, report.down),
+            (DropReason::TxUnreadable, report.unreadable),
         ] {
             counters.drop(reason, frames.into());
         }
