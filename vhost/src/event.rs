@@ -1,7 +1,7 @@
 //! Descriptors that wake: the worker's, by which a guest's kick reaches it, and the guest's, by which we call it.
 //!
 //! Both belong to the other side, which may do to them what it likes. A kick is therefore never read: an `epoll`
-//! set of ours notes its edges, and that is what the worker sleeps on. A call is one non-blocking write.
+//! set of ours notes its edges, and that is what the worker sleeps on. Calls are the [`caller`](crate::caller)'s.
 
 use std::fs::File;
 use std::io;
@@ -54,7 +54,7 @@ impl Bell {
     }
 }
 
-/// Writes to an eventfd, never waiting.
+/// Signals an eventfd of our own, which nobody else could make wait.
 pub fn signal(fd: BorrowedFd<'_>) {
     let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
 }

@@ -14,6 +14,7 @@
 //! ring that breaks the rules is out of use with a named reason, and nobody else notices.
 #![deny(unsafe_code)]
 
+mod caller;
 pub mod driver;
 mod event;
 pub mod guard;

@@ -28,7 +28,8 @@ use self::packed::Packed;
 use self::split::Split;
 pub use self::taken::Chain;
 use self::taken::Taken;
-use crate::event::{Bell, signal};
+use crate::caller;
+use crate::event::Bell;
 
 /// Most entries of a ring (section 2.7).
 pub const RING: u16 = 32_768;
@@ -214,7 +215,7 @@ impl<A: Access> Lane<A> {
             && let Some(call) = &self.call
         {
             use std::os::fd::AsFd;
-            signal(call.as_fd());
+            caller::call(call.as_fd());
         }
     }
 
