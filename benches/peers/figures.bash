@@ -24,7 +24,7 @@ figures_options() {
 
 # distance: the round trip of a cache line between CPUs 0 and 1, ns. It decides what two cores can do together, and
 # changes on virtual machines.
-distance() { "$BIN/netprobe" core-distance 0 1; }
+distance() { "$BIN/core_distance" 0 1; }
 
 # turn_begins: notes the distance of a turn, after waiting up to half a minute for the cores to be near (a virtual
 # machine's are moved about), since all figures of the turn depend on it.

@@ -1,3 +1,5 @@
 //! Benchmarks: what the criterion benches and the small programs under `src/bin` share.
 
 pub mod circuit;
+pub mod cores;
+pub mod traffic;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use vswitch_tests::probe::{cores, datagram, frames, numbered, stream};
+use vswitch_tests::probe::{datagram, frames, numbered, stream};
 
 /// Traffic with a check on every byte.
 #[derive(Debug, Parser)]
@@ -18,13 +18,6 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Measure the round trip of a cache line between two CPUs, nanoseconds
-    CoreDistance {
-        #[arg(default_value_t = 0)]
-        near: usize,
-        #[arg(default_value_t = 1)]
-        far: usize,
-    },
     /// Serve files over TCP to a number of clients, one after the other
     StreamServe {
         address: SocketAddr,
@@ -75,7 +68,6 @@ enum What {
 
 fn main() -> Result<(), Box<dyn Error>> {
     match Arguments::parse().what {
-        What::CoreDistance { near, far } => println!("{:.0}", cores::distance(near, far)?),
         What::StreamServe { address, connections } => stream::serve(address, connections)?,
         What::StreamExchange { address, seed, bytes } => {
             println!("{}", serde_json::to_string(&stream::exchange(address, seed, bytes)?)?);

@@ -1,46 +1,69 @@
-//! A vhost-user front end with one queue pair: an end of traffic.
-//!
-//! Plain on purpose: one buffer of [`BUFFER`] bytes a descriptor, one frame a buffer, polled.
+//! A vhost-user front end: an end of traffic. Polled; the device is kicked if it wants to be and never calls.
 
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use vhost_protocol::vhost_user::message::VhostUserHeaderFlag;
 use vhost_protocol::vhost_user::{Frontend, VhostUserFrontend, VhostUserProtocolFeatures};
 use vhost_protocol::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::memory::{SharedMemory, USER};
-use super::ring::{SplitDriver, WRITE};
+use super::queue::{DeviceFault, HEADER, Queue, Role, Shape};
+use super::ring::SplitDriver;
 
-/// Bytes of a buffer.
+/// Bytes of a buffer unless said otherwise.
 pub const BUFFER: u32 = 2048;
 
-/// Bytes of the virtio-net header.
-const HEADER: usize = 12;
-
 /// Rings that messages may name; more than there are, for those who try.
-const RINGS: u64 = 8;
+const RINGS: u64 = 18;
 
 const PROTOCOL_FEATURES: u64 = 1 << 30;
-/// `VIRTIO_F_VERSION_1` and `VIRTIO_NET_F_MRG_RXBUF`.
-pub const PLAIN: u64 = 1 << 32 | 1 << 15;
+/// `VIRTIO_NET_F_MRG_RXBUF`.
+pub const MERGEABLE: u64 = 1 << 15;
+/// `VIRTIO_F_INDIRECT_DESC`.
+pub const INDIRECT: u64 = 1 << 28;
+/// `VIRTIO_F_EVENT_IDX`.
+pub const EVENT_INDEX: u64 = 1 << 29;
+/// `VIRTIO_F_VERSION_1`.
+pub const VERSION_1: u64 = 1 << 32;
+/// `VIRTIO_F_IN_ORDER`.
+pub const IN_ORDER: u64 = 1 << 35;
+/// Partial checksums and frames that are to be cut are taken and given: `VIRTIO_NET_F_CSUM`, `_GUEST_CSUM`,
+/// `_GUEST_TSO4`, `_GUEST_TSO6`, `_HOST_TSO4`, `_HOST_TSO6`.
+pub const OFFLOADS: u64 = 1 | 1 << 1 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 12;
+/// What every end uses.
+pub const PLAIN: u64 = VERSION_1 | MERGEABLE;
 
-/// One of the two rings: buffers follow it in memory, one for each entry.
-struct Queue {
-    ring: SplitDriver,
-    buffers: u64,
-    free: Vec<u16>,
-    kick: EventFd,
-    call: EventFd,
+/// What an end offers.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Entries of each ring, a power of two.
+    pub size: u16,
+    /// Pairs of a receive and a transmit queue.
+    pub pairs: u16,
+    /// Of these features those are used that the device has.
+    pub features: u64,
+    /// Bytes of a buffer, header included: of the receive queues, and of the transmit queues.
+    pub buffers: [u32; 2],
+    /// The memory is in huge pages.
+    pub huge: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { size: 256, pairs: 1, features: PLAIN, buffers: [BUFFER; 2], huge: false }
+    }
 }
 
 /// A connected front end.
 pub struct End {
     memory: Arc<SharedMemory>,
-    /// Receive and transmit.
-    queues: [Queue; 2],
+    /// Receive and transmit, pair by pair (Virtual I/O Device 1.2, section 5.1.2).
+    queues: Vec<Queue>,
+    features: u64,
+    fault: Option<DeviceFault>,
     /// Messages go here; the port sees the end of it when it is dropped.
     frontend: Frontend,
 }
@@ -56,34 +79,41 @@ impl End {
     /// # Errors
     /// What the device or the kernel refused.
     pub fn new(stream: UnixStream, size: u16, features: u64) -> io::Result<End> {
-        let room = SplitDriver::bytes(size).next_multiple_of(4096) + u64::from(size) * u64::from(BUFFER);
-        let memory = Arc::new(SharedMemory::new(2 * room)?);
-        let queue = |at| {
-            let flags = EFD_NONBLOCK;
-            Ok::<_, io::Error>(Queue {
-                ring: SplitDriver::new(memory.clone(), at, size),
-                buffers: at + SplitDriver::bytes(size).next_multiple_of(4096),
-                free: (0..size).rev().collect(),
-                kick: EventFd::new(flags)?,
-                call: EventFd::new(flags)?,
-            })
-        };
-        let queues = [queue(0)?, queue(room)?];
-        let mut end = End { memory, queues, frontend: Frontend::from_stream(stream, RINGS) };
-        end.post();
-        end.negotiate(features)?;
-        end.share()?;
-        Ok(end)
+        End::open(stream, Options { size, features, ..Options::default() })
     }
 
-    fn negotiate(&mut self, features: u64) -> io::Result<()> {
-        self.frontend.set_owner().map_err(failed)?;
-        let offered = self.frontend.get_features().map_err(failed)?;
-        let protocol = self.frontend.get_protocol_features().map_err(failed)?;
-        let wanted = VhostUserProtocolFeatures::REPLY_ACK | VhostUserProtocolFeatures::MQ;
-        self.frontend.set_protocol_features(protocol & wanted).map_err(failed)?;
-        self.frontend.set_hdr_flags(vhost_protocol::vhost_user::message::VhostUserHeaderFlag::NEED_REPLY);
-        self.frontend.set_features(offered & (features | PROTOCOL_FEATURES)).map_err(failed)
+    /// Offers memory and rings over a connected socket.
+    ///
+    /// # Errors
+    /// What the device or the kernel refused.
+    pub fn open(stream: UnixStream, options: Options) -> io::Result<End> {
+        if options.pairs == 0 {
+            return Err(failed("an end has at least one pair of queues"));
+        }
+        let mut frontend = Frontend::from_stream(stream, RINGS);
+        let features = negotiate(&mut frontend, options.features)?;
+        let shape = |buffer| Shape {
+            size: options.size,
+            buffer,
+            mergeable: features & MERGEABLE != 0,
+            indirect: features & INDIRECT != 0,
+            event_index: features & EVENT_INDEX != 0,
+            in_order: features & IN_ORDER != 0,
+        };
+        let shapes = options.buffers.map(shape);
+        let pair_bytes = shapes[0].bytes() + shapes[1].bytes();
+        let bytes = pair_bytes * u64::from(options.pairs);
+        let memory = if options.huge { SharedMemory::huge(bytes) } else { SharedMemory::new(bytes) };
+        let memory = Arc::new(memory?);
+        let mut queues = Vec::new();
+        for pair in 0..u64::from(options.pairs) {
+            let at = pair * pair_bytes;
+            queues.push(Queue::new(memory.clone(), at, Role::Receive, shapes[0])?);
+            queues.push(Queue::new(memory.clone(), at + shapes[0].bytes(), Role::Transmit, shapes[1])?);
+        }
+        let mut end = End { memory, queues, features, fault: None, frontend };
+        end.share()?;
+        Ok(end)
     }
 
     /// Shares memory and rings: from here on frames pass.
@@ -100,8 +130,8 @@ impl End {
             mmap_handle: file.as_raw_fd(),
         };
         self.frontend.set_mem_table(&[region]).map_err(failed)?;
-        for (index, queue) in self.queues.iter().enumerate() {
-            let layout = queue.ring.layout();
+        for (index, queue) in self.queues.iter_mut().enumerate() {
+            let layout = queue.ring().layout();
             let size = layout.size as u16;
             let addresses = VringConfigData {
                 queue_max_size: size,
@@ -112,79 +142,97 @@ impl End {
                 avail_ring_addr: layout.available,
                 log_addr: None,
             };
+            let (kick, call) = queue.events();
             self.frontend.set_vring_num(index, size).map_err(failed)?;
             self.frontend.set_vring_addr(index, &addresses).map_err(failed)?;
             self.frontend.set_vring_base(index, 0).map_err(failed)?;
-            self.frontend.set_vring_call(index, &queue.call).map_err(failed)?;
-            self.frontend.set_vring_kick(index, &queue.kick).map_err(failed)?;
+            self.frontend.set_vring_call(index, call).map_err(failed)?;
+            self.frontend.set_vring_kick(index, kick).map_err(failed)?;
             self.frontend.set_vring_enable(index, true).map_err(failed)?;
         }
         Ok(())
     }
 
-    /// Posts all free receive buffers.
-    fn post(&mut self) {
-        let [queue, _] = &mut self.queues;
-        while let Some(index) = queue.free.pop() {
-            let offset = queue.buffers + u64::from(index) * u64::from(BUFFER);
-            queue.ring.chain(index, &[(offset, BUFFER)], WRITE);
-            queue.ring.offer(index);
+    /// The features that are used: those of the options that the device has.
+    pub fn features(&self) -> u64 {
+        self.features
+    }
+
+    /// The queues of a pair, receive and transmit, if there is such a pair.
+    pub fn pair(&mut self, pair: usize) -> Option<[&mut Queue; 2]> {
+        match self.queues.chunks_exact_mut(2).nth(pair)? {
+            [receive, transmit] => Some([receive, transmit]),
+            _ => None,
         }
     }
 
-    /// Sends a frame of at most a buffer, with its header. False if the ring is full.
+    fn first(&mut self) -> [&mut Queue; 2] {
+        let [receive, transmit, ..] = &mut self.queues[..] else { unreachable!("there is a pair") };
+        [receive, transmit]
+    }
+
+    /// Sends a frame of at most a buffer on the first pair, with its header. False if the ring is full.
     pub fn send(&mut self, header: [u8; HEADER], frame: &[u8]) -> bool {
-        let [_, queue] = &mut self.queues;
-        while let Some((head, _)) = queue.ring.collect() {
-            queue.free.push(head);
+        let [_, transmit] = self.first();
+        if let Err(fault) = transmit.reclaim() {
+            self.fault = Some(fault);
+            return false;
         }
-        let Some(index) = queue.free.pop() else { return false };
-        let offset = queue.buffers + u64::from(index) * u64::from(BUFFER);
-        self.memory.write(offset, &header);
-        self.memory.write(offset + HEADER as u64, frame);
-        queue.ring.chain(index, &[(offset, (HEADER + frame.len()) as u32)], 0);
-        queue.ring.offer(index);
-        if queue.ring.wants_kick() {
-            // A full counter is a kick, too.
-            let _ = queue.kick.write(1);
-        }
-        true
+        let sent = transmit.send(&[&header, frame]);
+        transmit.publish();
+        sent
     }
 
-    /// The next frame, with its header.
+    /// The next frame of the first pair, with its header.
     pub fn receive(&mut self) -> Option<([u8; HEADER], Vec<u8>)> {
-        let [queue, _] = &mut self.queues;
-        let (mut header, mut frame) = ([0; HEADER], Vec::new());
-        let mut buffers = 1;
-        let mut at = 0;
-        while at < buffers {
-            let Some((head, written)) = queue.ring.collect() else {
-                // The device shows all buffers of a frame at once.
-                return None;
-            };
-            let mut bytes = vec![0; written as usize];
-            self.memory.read(queue.buffers + u64::from(head) * u64::from(BUFFER), &mut bytes);
-            if at == 0 {
-                header.copy_from_slice(&bytes[..HEADER]);
-                buffers = u16::from_le_bytes([header[10], header[11]]);
+        let [receive, _] = self.first();
+        match receive.receive() {
+            Ok(None) => None,
+            Ok(Some(frame)) => {
+                let (header, mut bytes) = (frame.head(), frame.to_vec());
+                receive.publish();
                 bytes.drain(..HEADER);
+                Some((header, bytes))
             }
-            frame.extend_from_slice(&bytes);
-            queue.free.push(head);
-            at += 1;
+            Err(fault) => {
+                self.fault = Some(fault);
+                None
+            }
         }
-        self.post();
-        Some((header, frame))
     }
 
-    /// The rings, to do with them what one likes: receive and transmit.
+    /// How the device broke the rules, seen by [`send`](Self::send) or [`receive`](Self::receive).
+    pub fn fault(&self) -> Option<DeviceFault> {
+        self.fault
+    }
+
+    /// The rings of the first pair, to do with them what one likes: receive and transmit.
     pub fn rings(&mut self) -> [&mut SplitDriver; 2] {
-        let [receive, transmit] = &mut self.queues;
-        [&mut receive.ring, &mut transmit.ring]
+        self.first().map(Queue::ring)
     }
 
     /// The front end's side of the messages.
     pub fn frontend(&mut self) -> &mut Frontend {
         &mut self.frontend
     }
+}
+
+/// Agrees with the device on features: those of `wanted` that it has.
+fn negotiate(frontend: &mut Frontend, wanted: u64) -> io::Result<u64> {
+    frontend.set_owner().map_err(failed)?;
+    let offered = frontend.get_features().map_err(failed)?;
+    let protocol = frontend.get_protocol_features().map_err(failed)?;
+    let uses = VhostUserProtocolFeatures::REPLY_ACK | VhostUserProtocolFeatures::MQ;
+    frontend.set_protocol_features(protocol & uses).map_err(failed)?;
+    if protocol.contains(VhostUserProtocolFeatures::REPLY_ACK) {
+        frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+    }
+    let features = offered & (wanted | PROTOCOL_FEATURES);
+    frontend.set_features(features).map_err(failed)?;
+    if features & PLAIN == 0 {
+        return Err(failed(
+            "the device has neither VIRTIO_F_VERSION_1 nor mergeable buffers: too short a header",
+        ));
+    }
+    Ok(features)
 }

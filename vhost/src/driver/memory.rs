@@ -1,6 +1,6 @@
-//! Memory that a driver shares, as the driver itself sees it: numbers and bytes at guest addresses.
+//! Memory that a driver shares, as the driver itself sees it: numbers and bytes at offsets.
 //!
-//! An address outside of it is the caller's mistake and panics: this is the side that makes the addresses.
+//! One region, which the other side maps, too, and may write at any moment: what is read is copied out.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -9,13 +9,28 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use super::memfd;
+use rustix::fs::MemfdFlags;
+
+use super::memfd_with;
 use crate::memory::{GuestMemory, Hint, RegionSpec};
 
 /// Where the memory begins for the guest.
 pub const GUEST: u64 = 1 << 32;
 /// Where it begins for the front end.
 pub const USER: u64 = 1 << 40;
+
+/// Bytes of a huge page.
+const HUGE: u64 = 2 << 20;
+
+/// Bytes that are not in the memory, or not aligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{bytes} bytes at offset {offset:#x} are not in the shared memory, or not aligned")]
+pub struct Outside {
+    /// Where they begin.
+    pub offset: u64,
+    /// How many.
+    pub bytes: u64,
+}
 
 /// One region of shared memory.
 pub struct SharedMemory {
@@ -30,7 +45,20 @@ impl SharedMemory {
     /// # Errors
     /// It could not be had.
     pub fn new(bytes: u64) -> io::Result<SharedMemory> {
-        let file = memfd(bytes)?;
+        SharedMemory::of(bytes, MemfdFlags::CLOEXEC)
+    }
+
+    /// Memory of at least `bytes` bytes in huge pages.
+    ///
+    /// # Errors
+    /// It could not be had: too few huge pages are reserved.
+    pub fn huge(bytes: u64) -> io::Result<SharedMemory> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+        SharedMemory::of(bytes.next_multiple_of(HUGE), flags)
+    }
+
+    fn of(bytes: u64, flags: MemfdFlags) -> io::Result<SharedMemory> {
+        let file = memfd_with(bytes, flags)?;
         let spec = RegionSpec { guest: GUEST, user: USER, bytes, offset: 0 };
         let memory = GuestMemory::map([(spec, file.try_clone()?)], None).map_err(io::Error::other)?;
         Ok(SharedMemory { file, spec, memory: Arc::new(memory) })
@@ -46,47 +74,69 @@ impl SharedMemory {
         self.memory.clone()
     }
 
-    fn place(&self, offset: u64, bytes: usize) -> NonNull<u8> {
-        let found = self.memory.guest(&mut Hint::default(), GUEST + offset, bytes as u64);
-        match found {
-            Some((place, together)) if together == bytes as u64 => place,
-            _ => panic!("{bytes} bytes at {offset:#x} are not in the shared memory"),
+    /// Where `bytes` bytes lie, aligned to `align`. They stay there as long as the value lives.
+    ///
+    /// # Errors
+    /// Not all of them are in the memory, or they are not aligned.
+    pub fn place(&self, offset: u64, bytes: u64, align: usize) -> Result<NonNull<u8>, Outside> {
+        let outside = Outside { offset, bytes };
+        let address = GUEST.checked_add(offset).ok_or(outside)?;
+        match self.memory.guest(&mut Hint::default(), address, bytes) {
+            Some((place, together)) if together == bytes && place.addr().get().is_multiple_of(align) => {
+                Ok(place)
+            }
+            _ => Err(outside),
         }
     }
 
     /// Writes bytes.
-    pub fn write(&self, offset: u64, bytes: &[u8]) {
+    ///
+    /// # Errors
+    /// They are not in the memory.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Outside> {
         if bytes.is_empty() {
-            return;
+            return Ok(());
         }
-        let place = self.place(offset, bytes.len());
+        let place = self.place(offset, bytes.len() as u64, 1)?;
         // SAFETY: `place` holds so many bytes of the mapping.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place.as_ptr(), bytes.len()) };
+        Ok(())
     }
 
     /// Reads bytes.
-    pub fn read(&self, offset: u64, bytes: &mut [u8]) {
+    ///
+    /// # Errors
+    /// They are not in the memory.
+    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Outside> {
         if bytes.is_empty() {
-            return;
+            return Ok(());
         }
-        let place = self.place(offset, bytes.len());
+        let place = self.place(offset, bytes.len() as u64, 1)?;
         // SAFETY: as in `write`.
         unsafe { std::ptr::copy_nonoverlapping(place.as_ptr(), bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
     }
 
-    fn word(&self, offset: u64) -> &AtomicU16 {
-        assert!(offset.is_multiple_of(2));
-        // SAFETY: in the mapping, which lives as long as `self`, and aligned as the mapping is.
-        unsafe { AtomicU16::from_ptr(self.place(offset, 2).as_ptr().cast()) }
+    fn word(&self, offset: u64) -> Result<&AtomicU16, Outside> {
+        let place = self.place(offset, 2, 2)?;
+        // SAFETY: in the mapping, which lives as long as `self`, and aligned.
+        Ok(unsafe { AtomicU16::from_ptr(place.as_ptr().cast()) })
     }
 
     /// Loads an index.
-    pub fn load(&self, offset: u64) -> u16 {
-        u16::from_le(self.word(offset).load(Ordering::Acquire))
+    ///
+    /// # Errors
+    /// It is not in the memory, or not aligned.
+    pub fn load(&self, offset: u64) -> Result<u16, Outside> {
+        Ok(u16::from_le(self.word(offset)?.load(Ordering::Acquire)))
     }
 
     /// Stores an index; what was written before is seen before.
-    pub fn store(&self, offset: u64, value: u16) {
-        self.word(offset).store(value.to_le(), Ordering::Release);
+    ///
+    /// # Errors
+    /// It is not in the memory, or not aligned.
+    pub fn store(&self, offset: u64, value: u16) -> Result<(), Outside> {
+        self.word(offset)?.store(value.to_le(), Ordering::Release);
+        Ok(())
     }
 }

@@ -35,7 +35,7 @@ struct Rig<A: Access = Direct> {
 
 fn rig<A: Access>(terms: Terms, event_index: bool, access: A) -> (Rig<A>, crate::seat::Occupant<Lane<A>>) {
     let memory = Arc::new(SharedMemory::new(MEMORY).unwrap());
-    let driver = SplitDriver::new(memory.clone(), 0, SIZE);
+    let driver = SplitDriver::new(memory.clone(), 0, SIZE).unwrap();
     let (mut owner, occupant) = seat();
     let ring = Split::new(memory.mapped(), &driver.layout(), event_index, access).unwrap();
     owner.put(Lane::new(Ring::Split(ring), terms, None));
@@ -88,7 +88,7 @@ impl<A: Access> Rig<A> {
         for &cut in cuts.iter().chain([&u32::MAX]) {
             let len = (cut as usize).min(bytes.len() - at);
             let offset = BUFFERS + u64::from(first) * 8192 + 2 * at as u64;
-            self.memory.write(offset, &bytes[at..at + len]);
+            self.memory.write(offset, &bytes[at..at + len]).unwrap();
             buffers.push((offset, len as u32));
             at += len;
         }
@@ -131,7 +131,7 @@ fn frames_are_received_however_they_are_cut() {
         }
     }
     // More pieces than a batch has room for: copied whole.
-    let (memory, mut long) = (rig.memory.clone(), SplitDriver::new(rig.memory.clone(), 8192, 64));
+    let (memory, mut long) = (rig.memory.clone(), SplitDriver::new(rig.memory.clone(), 8192, 64).unwrap());
     rig.owner.take();
     let ring = Split::new(memory.mapped(), &long.layout(), false, Direct).unwrap();
     rig.owner.put(Lane::new(Ring::Split(ring), TERMS, None));
@@ -139,7 +139,7 @@ fn frames_are_received_however_they_are_cut() {
     let bytes = [&[0; 12][..], &sent].concat();
     let buffers: Vec<_> = (0..40).map(|i| (BUFFERS + i * 64, 50)).collect();
     for (buffer, part) in buffers.iter().zip(bytes.chunks(50)) {
-        memory.write(buffer.0, part);
+        memory.write(buffer.0, part).unwrap();
     }
     long.chain(0, &buffers, 0);
     long.offer(0);
@@ -151,15 +151,15 @@ fn frames_are_received_however_they_are_cut() {
 fn an_indirect_table_is_followed() {
     let (mut rig, mut rx) = receiver();
     let sent = frame(500);
-    rig.memory.write(BUFFERS, &[0; 12]);
-    rig.memory.write(BUFFERS + 100, &sent);
+    rig.memory.write(BUFFERS, &[0; 12]).unwrap();
+    rig.memory.write(BUFFERS + 100, &sent).unwrap();
     let entries = [
         Descriptor { address: GUEST + BUFFERS, bytes: 12, flags: NEXT, next: 2 },
         Descriptor::default(),
         Descriptor { address: GUEST + BUFFERS + 100, bytes: 500, flags: 0, next: 0 },
     ];
     let table: Vec<u8> = entries.iter().flat_map(|entry| entry.to_bytes()).collect();
-    rig.memory.write(BUFFERS + 4096, &table);
+    rig.memory.write(BUFFERS + 4096, &table).unwrap();
     let address = GUEST + BUFFERS + 4096;
     rig.driver.describe(5, Descriptor { address, bytes: 48, flags: INDIRECT, next: 0 });
     rig.driver.offer(5);
@@ -178,7 +178,7 @@ fn frames_that_cannot_be_are_refused_and_their_buffers_given_back() {
     rig.send(6, [0; 12], &frame(60), &[12]);
     let (frames, _, refused) = rig.receive(&mut rx);
     assert_eq!((frames, refused), (vec![frame(60)], 3));
-    let heads: Vec<u16> = std::iter::from_fn(|| rig.driver.collect()).map(|(head, _)| head).collect();
+    let heads: Vec<u32> = std::iter::from_fn(|| rig.driver.collect()).map(|(head, _)| head).collect();
     assert_eq!(heads, [0, 2, 4, 6]);
 }
 
@@ -272,7 +272,7 @@ fn a_ring_that_breaks_the_rules_is_out_of_use_with_a_reason() {
             "an indirect table in an indirect table",
             |rig| {
                 let inner = Descriptor { address: GUEST + BUFFERS, bytes: 16, flags: INDIRECT, next: 0 };
-                rig.memory.write(BUFFERS, &inner.to_bytes());
+                rig.memory.write(BUFFERS, &inner.to_bytes()).unwrap();
                 rig.driver.describe(0, inner);
                 rig.driver.offer(0);
             },
@@ -308,7 +308,7 @@ fn a_long_indirect_chain_and_many_of_them_cost_a_bounded_burst() {
     let offer_table = |rig: &mut Rig, entries: u16, last: u16| {
         let mut table: Vec<u8> = (1..entries).flat_map(|next| empty(next).to_bytes()).collect();
         table.extend(Descriptor { flags: last, ..Descriptor::default() }.to_bytes());
-        rig.memory.write(BUFFERS, &table);
+        rig.memory.write(BUFFERS, &table).unwrap();
         rig.driver.chain(0, &[(BUFFERS, table.len() as u32)], INDIRECT);
     };
     let (mut rig, mut rx) = receiver();
@@ -327,7 +327,7 @@ fn a_long_indirect_chain_and_many_of_them_cost_a_bounded_burst() {
 #[test]
 fn rings_that_are_none_are_refused() {
     let memory = SharedMemory::new(MEMORY).unwrap();
-    let good = SplitDriver::new(Arc::new(SharedMemory::new(MEMORY).unwrap()), 0, SIZE).layout();
+    let good = SplitDriver::new(Arc::new(SharedMemory::new(MEMORY).unwrap()), 0, SIZE).unwrap().layout();
     let refusal = |layout: Layout| Split::new(memory.mapped(), &layout, false, Direct).map(drop).unwrap_err();
     for size in [0, 1 << 16, 3, 100, 65_537, u32::MAX] {
         assert_eq!(refusal(Layout { size, ..good }), BadRing::Size(size));
@@ -355,7 +355,7 @@ fn a_frame_fills_as_many_buffers_as_it_needs() {
     let used: Vec<_> = std::iter::from_fn(|| rig.driver.collect()).collect();
     assert_eq!(used, [(0, 512), (1, 512), (2, 502)]);
     let mut bytes = vec![0; 1526];
-    rig.memory.read(BUFFERS, &mut bytes);
+    rig.memory.read(BUFFERS, &mut bytes).unwrap();
     assert_eq!((&bytes[..12], &bytes[12..]), (&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0][..], &sent[..]));
     // Five buffers are left: too few for this one, enough for the next.
     assert_eq!(transmit(&mut rig, &mut tx, &frame(2600), Offload::NONE, Features::VIRTIO).full, 1);
@@ -377,7 +377,7 @@ fn without_mergeable_buffers_a_frame_fits_its_chain_or_is_refused() {
     assert_eq!(transmit(&mut rig, &mut tx, &sent, Offload::NONE, Features::NONE).sent, 1);
     assert_eq!(rig.driver.collect(), Some((0, 110)));
     let mut bytes = vec![0; 100];
-    rig.memory.read(BUFFERS + 64, &mut bytes);
+    rig.memory.read(BUFFERS + 64, &mut bytes).unwrap();
     assert_eq!(bytes, sent);
     assert_eq!(transmit(&mut rig, &mut tx, &sent, Offload::NONE, Features::NONE).full, 1);
 }
@@ -393,7 +393,7 @@ fn a_guest_gets_the_metadata_that_it_takes_and_complete_frames_otherwise() {
         rig.driver.offer(0);
         let report = transmit(&mut rig, &mut tx, &frame(1500), offload, told);
         let mut bytes = vec![0; 12 + 1500];
-        rig.memory.read(BUFFERS, &mut bytes);
+        rig.memory.read(BUFFERS, &mut bytes).unwrap();
         (report.sent, bytes[0], bytes[1], bytes[12 + 50..12 + 52].to_vec())
     };
     let untouched = frame(1500)[50..52].to_vec();

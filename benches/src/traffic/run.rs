@@ -1,0 +1,307 @@
+//! A run: both ports driven by one thread, both directions loaded, every frame written and every frame looked at.
+//!
+//! **Saturated**: as many frames are on their way as the rings hold ([`Load::Window`]), so the slower one of client
+//! and switch sets the pace and nothing is lost. **Paced** ([`Load::Paced`]): frames are due at fixed times whatever
+//! happened to those before, and latency counts from the time at which a frame was due.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use pmd::clock::cycles;
+use vhost::driver::frontend::End;
+use vhost::driver::queue::{DeviceFault, Queue};
+
+use super::flows::{Flows, Seen};
+
+/// When frames are sent.
+#[derive(Clone, Copy, Debug)]
+pub enum Load {
+    /// So many frames of each direction are on their way.
+    Window(u64),
+    /// So many frames a second and direction.
+    Paced(f64),
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// When frames are sent.
+    pub load: Load,
+    /// Most frames that are sent or received at a time.
+    pub burst: u16,
+    /// Bytes of a frame, check sequence included.
+    pub size: usize,
+    /// How long it runs before it is measured; long enough at least for every flow to have had its turn.
+    pub warm_up: Duration,
+    /// How long it is measured.
+    pub time: Duration,
+}
+
+/// What was seen. Times in cycles of the processor's clock.
+pub struct Outcome {
+    /// How long it was measured, and in cycles.
+    pub seconds: f64,
+    /// The same in cycles of the clock.
+    pub cycles: u64,
+    /// Frames sent and received, both directions together.
+    pub sent: u64,
+    /// The same.
+    pub received: u64,
+    /// Bytes received, without virtio-net headers.
+    pub bytes: u64,
+    /// Frames of the whole run, warm-up included, that did not arrive.
+    pub lost: u64,
+    /// Frames that arrived behind a later one.
+    pub reordered: u64,
+    /// Frames that were not ours.
+    pub foreign: u64,
+    /// How often all that was on its way was given up.
+    pub stalls: u64,
+    /// Cycles of turns in which a frame was sent or received.
+    pub busy: u64,
+    /// From due to received, cycles.
+    pub latency: Histogram<u64>,
+}
+
+/// Nothing came for so long: what is on its way is lost.
+const STALL: Duration = Duration::from_millis(10);
+/// After the end, frames on their way are waited for.
+const DRAIN: Duration = Duration::from_millis(200);
+/// Under saturation one latency of so many is noted.
+const SAMPLE: u64 = 16;
+/// A latency that is told exactly, cycles; longer ones count as this.
+const LONGEST: u64 = 1 << 34;
+
+/// Bytes of a buffer that are fetched before they are written.
+const FETCHED: usize = 2048;
+
+/// One direction: out of one port, into the other one.
+struct Direction<const WORDS: usize> {
+    flows: Flows<WORDS>,
+    /// Frames sent, and the number behind the highest one that arrived.
+    sent: u64,
+    next: u64,
+    received: u64,
+    /// When something came last, and when the next frame is due.
+    last: u64,
+    due: f64,
+}
+
+/// What counts while it is measured.
+struct Count {
+    bytes: u64,
+    reordered: u64,
+    foreign: u64,
+    stalls: u64,
+    latency: Histogram<u64>,
+}
+
+/// Runs `plan` with frames of `flows`, first those out of the first end.
+///
+/// # Errors
+/// A device broke the rules, or the histogram could not be made.
+pub fn run<const WORDS: usize>(
+    ends: [&mut End; 2],
+    flows: [Flows<WORDS>; 2],
+    plan: &Plan,
+) -> io::Result<Outcome> {
+    let mut run = Run::new(flows, plan)?;
+    let queues = ends.map(|end| end.pair(0).ok_or_else(|| io::Error::other("an end without queues")));
+    let [a, b] = queues;
+    let ([a_receive, a_transmit], [b_receive, b_transmit]) = (a?, b?);
+    run.go([(a_transmit, b_receive), (b_transmit, a_receive)]).map_err(io::Error::other)
+}
+
+struct Run<const WORDS: usize> {
+    directions: [Direction<WORDS>; 2],
+    count: Count,
+    plan: Plan,
+    rest: Vec<u8>,
+    hertz: f64,
+    interval: f64,
+}
+
+impl<const WORDS: usize> Run<WORDS> {
+    fn new(flows: [Flows<WORDS>; 2], plan: &Plan) -> io::Result<Run<WORDS>> {
+        let hertz = hertz();
+        let now = cycles() as f64;
+        let interval = if let Load::Paced(rate) = plan.load { hertz / rate } else { 0.0 };
+        let [a, b] = flows;
+        let direction = |flows, shift| Direction {
+            flows,
+            sent: 0,
+            next: 0,
+            received: 0,
+            last: now as u64,
+            due: now + shift * interval,
+        };
+        Ok(Run {
+            directions: [direction(a, 0.0), direction(b, 0.5)],
+            count: Count {
+                bytes: 0,
+                reordered: 0,
+                foreign: 0,
+                stalls: 0,
+                latency: Histogram::new_with_max(LONGEST, 3).map_err(io::Error::other)?,
+            },
+            plan: *plan,
+            rest: (0..(plan.size + 8).saturating_sub(Flows::<WORDS>::BYTES)).map(|i| i as u8).collect(),
+            hertz,
+            interval,
+        })
+    }
+
+    fn cycles_of(&self, time: Duration) -> u64 {
+        (time.as_secs_f64() * self.hertz) as u64
+    }
+
+    /// The whole run.
+    fn go(&mut self, mut wires: [(&mut Queue, &mut Queue); 2]) -> Result<Outcome, DeviceFault> {
+        let begun = cycles();
+        let warm = begun + self.cycles_of(self.plan.warm_up);
+        self.turns(&mut wires, |run, now| {
+            now < warm || run.directions.iter().any(|way| way.sent < way.flows.round() as u64)
+        })?;
+        self.count.latency.reset();
+        let before = self.totals();
+        (self.count.bytes, self.count.reordered, self.count.stalls, self.count.foreign) = (0, 0, 0, 0);
+        let (start, clock) = (Instant::now(), cycles());
+        let end = clock + self.cycles_of(self.plan.time);
+        let busy = self.turns(&mut wires, |_, now| now < end)?;
+        let (seconds, cycles) = (start.elapsed().as_secs_f64(), cycles() - clock);
+        let after = self.totals();
+        self.drain(&mut wires)?;
+        let (sent, received) = self.totals();
+        Ok(Outcome {
+            seconds,
+            cycles,
+            sent: after.0 - before.0,
+            received: after.1 - before.1,
+            bytes: self.count.bytes,
+            lost: sent.saturating_sub(received),
+            reordered: self.count.reordered,
+            foreign: self.count.foreign,
+            stalls: self.count.stalls,
+            busy,
+            latency: self.count.latency.clone(),
+        })
+    }
+
+    fn totals(&self) -> (u64, u64) {
+        let [a, b] = &self.directions;
+        (a.sent + b.sent, a.received + b.received)
+    }
+
+    /// Turn after turn as long as it is to go on; the cycles of those in which there was something to do.
+    fn turns(
+        &mut self,
+        wires: &mut [(&mut Queue, &mut Queue); 2],
+        on: impl Fn(&Self, u64) -> bool,
+    ) -> Result<u64, DeviceFault> {
+        let (mut busy, mut now) = (0, cycles());
+        while on(self, now) {
+            let mut done = 0;
+            for (i, (transmit, receive)) in wires.iter_mut().enumerate() {
+                done += self.send(i, transmit, now)?;
+                done += self.receive(i, receive, now)?;
+            }
+            let then = std::mem::replace(&mut now, cycles());
+            busy += if done > 0 { now - then } else { 0 };
+        }
+        Ok(busy)
+    }
+
+    /// Sends what may be sent now of a direction.
+    #[inline]
+    fn send(&mut self, way: usize, queue: &mut Queue, now: u64) -> Result<u64, DeviceFault> {
+        let way = &mut self.directions[way];
+        let room = queue.reclaim()?;
+        let frames = match self.plan.load {
+            Load::Window(window) => {
+                let free = window.saturating_sub(way.sent.saturating_sub(way.next));
+                let most = free.min(room.min(self.plan.burst).into());
+                // Not one by one when the window is full.
+                if most < u64::from(self.plan.burst) && free < window { 0 } else { most }
+            }
+            Load::Paced(_) => {
+                let due = ((now as f64 - way.due) / self.interval).floor() + 1.0;
+                due.clamp(0.0, room.min(self.plan.burst).into()) as u64
+            }
+        };
+        if frames == 0 {
+            return Ok(0);
+        }
+        queue.prefetch(frames as u16, (self.plan.size + 8).min(FETCHED));
+        for _ in 0..frames {
+            let due = if let Load::Paced(_) = self.plan.load {
+                let due = way.due as u64;
+                way.due += self.interval;
+                due
+            } else {
+                now
+            };
+            if !queue.send_words(way.flows.next(way.sent, due), &self.rest) {
+                break;
+            }
+            way.sent += 1;
+        }
+        queue.publish();
+        Ok(frames)
+    }
+
+    /// Receives what has come of a direction.
+    #[inline]
+    fn receive(&mut self, way: usize, queue: &mut Queue, now: u64) -> Result<u64, DeviceFault> {
+        let (count, sampled) = (&mut self.count, matches!(self.plan.load, Load::Window(_)));
+        let way = &mut self.directions[way];
+        let waiting = queue.waiting(self.plan.burst, Flows::<WORDS>::BYTES);
+        if waiting == 0 {
+            if now.saturating_sub(way.last) > (STALL.as_secs_f64() * self.hertz) as u64 {
+                count.stalls += u64::from(way.sent > way.next);
+                (way.next, way.last) = (way.sent, now);
+            }
+            return Ok(0);
+        }
+        let (mut frames, now, bytes) = (0, cycles(), self.plan.size as u64 + 8);
+        while frames < u64::from(waiting.min(self.plan.burst)) {
+            let Some(frame) = queue.receive()? else { break };
+            frames += 1;
+            let seen = way.flows.read(&frame.head_words()).filter(|_| frame.bytes() == bytes);
+            let Some(Seen { number, due }) = seen else {
+                count.foreign += 1;
+                continue;
+            };
+            count.bytes += bytes - 12;
+            way.received += 1;
+            count.reordered += u64::from(number < way.next);
+            way.next = way.next.max(number + 1);
+            if !sampled || number % SAMPLE == 0 {
+                count.latency.saturating_record(now.saturating_sub(due));
+            }
+        }
+        queue.publish();
+        way.last = now;
+        Ok(frames)
+    }
+
+    /// Receives what is still on its way.
+    fn drain(&mut self, wires: &mut [(&mut Queue, &mut Queue); 2]) -> Result<(), DeviceFault> {
+        let end = cycles() + self.cycles_of(DRAIN);
+        while cycles() < end && self.totals().0 > self.totals().1 {
+            for (i, (_, receive)) in wires.iter_mut().enumerate() {
+                self.receive(i, receive, cycles())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Cycles of the processor's clock in a second.
+fn hertz() -> f64 {
+    let (start, clock) = (Instant::now(), cycles());
+    while start.elapsed() < Duration::from_millis(50) {
+        std::hint::spin_loop();
+    }
+    (cycles() - clock) as f64 / start.elapsed().as_secs_f64()
+}
