@@ -1,7 +1,11 @@
 //! Traffic between namespaces, by the kernel's own stack.
 
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -106,4 +110,54 @@ pub fn iperf(client: &Namespace, server: &Namespace, to: IpAddr, arguments: &[&s
     let text = run(client.command("iperf3").args(["--json", "-c", &to.to_string()]).args(arguments));
     service.finish(SOON);
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("iperf3 should print JSON ({error}): {text}"))
+}
+
+/// Pings that are sent every 10 ms until this is dropped.
+#[derive(Debug)]
+pub struct Pings {
+    child: Child,
+    answers: Arc<Mutex<Vec<SystemTime>>>,
+}
+
+impl Pings {
+    /// Starts them.
+    ///
+    /// # Panics
+    /// When ping does not start.
+    pub fn start(from: &Namespace, to: IpAddr) -> Self {
+        let mut command = from.command("ping");
+        command
+            .args(["-n", "-D", "-i", "0.01", &to.to_string()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().expect("ping starts");
+        let output = BufReader::new(child.stdout.take().expect("its output is a pipe"));
+        let answers = Arc::new(Mutex::new(Vec::new()));
+        let seen = answers.clone();
+        thread::spawn(move || {
+            for time in output.lines().map_while(Result::ok).filter_map(|line| answer_time(&line)) {
+                seen.lock().expect("nobody panics with it").push(time);
+            }
+        });
+        Self { child, answers }
+    }
+
+    /// When each answer came, so far.
+    pub fn answers(&self) -> Vec<SystemTime> {
+        self.answers.lock().expect("nobody panics with it").clone()
+    }
+}
+
+impl Drop for Pings {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// When an answer came: `[1700000000.123456] 64 bytes from ...`.
+fn answer_time(line: &str) -> Option<SystemTime> {
+    let (time, rest) = line.strip_prefix('[')?.split_once("] ")?;
+    let since = Duration::from_secs_f64(time.parse().ok()?);
+    rest.contains(" bytes from ").then_some(SystemTime::UNIX_EPOCH + since)
 }

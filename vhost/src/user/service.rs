@@ -3,7 +3,7 @@
 //! It blocks, and nobody waits for it: not the workers, which find a ring in their seat or none, and not the other
 //! ports. Whoever ends the port shuts the connection down under it.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -165,11 +165,15 @@ impl Work {
         handler: &mut BackendReqHandler<Mutex<Session>>,
     ) -> Result<(), Error> {
         if !self.lock().has_features()
-            && let Some((index, state)) = enable_message(stream)
+            && let Some(message) = early_enable(stream)
         {
             let mut stream: &UnixStream = stream;
             stream.read_exact(&mut [0; ENABLE_BYTES]).map_err(Error::SocketBroken)?;
-            return self.lock().set_vring_enable(index, state == 1);
+            self.lock().set_vring_enable(message.index, message.state == 1)?;
+            if message.needs_reply {
+                stream.write_all(&ENABLED).map_err(Error::SocketBroken)?;
+            }
+            return Ok(());
         }
         handler.handle_request()
     }
@@ -215,20 +219,31 @@ impl Work {
 }
 
 /// A message before its time that is well meant: SET_VRING_ENABLE (vhost-user.rst, request 18) of a front end
-/// that has not set the features of this connection yet. DPDK's virtio-user begins so when it is connected to again.
-const ENABLE: u32 = 18;
-/// Bytes of that message: request, flags, size; index and state.
-const ENABLE_BYTES: usize = 20;
+/// that has not set the features of this connection yet. DPDK's virtio-user begins so when it is connected to again,
+/// QEMU when it resets the device.
+struct EarlyEnable {
+    index: u32,
+    state: u32,
+    needs_reply: bool,
+}
 
-/// The ring and its state, if the next message is that one.
-fn enable_message(stream: &UnixStream) -> Option<(u32, u32)> {
+const ENABLE: u32 = 18;
+/// Bytes of that message, and of its answer: request, flags, size; index and state, or the result.
+const ENABLE_BYTES: usize = 20;
+/// Flags: the version, which is 1, and what is set where an answer has been agreed on.
+const VERSION: u32 = 1;
+const NEED_REPLY: u32 = 1 << 3;
+/// Its answer: done.
+const ENABLED: [u8; ENABLE_BYTES] = [18, 0, 0, 0, 0b101, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// The next message, if it is that one.
+fn early_enable(stream: &UnixStream) -> Option<EarlyEnable> {
     let mut bytes = [0; ENABLE_BYTES];
     let (read, _) = rustix::net::recv(stream, &mut bytes, RecvFlags::PEEK | RecvFlags::DONTWAIT).ok()?;
     let [request, flags, size, index, state] = [0, 4, 8, 12, 16]
         .map(|at| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
-    // The version is 1, and an answer cannot have been agreed on.
-    let is_it = (read, request, flags & 0b11, size) == (ENABLE_BYTES, ENABLE, 1, 8);
-    is_it.then_some((index, state))
+    let is_it = (read, request, flags & !NEED_REPLY, size) == (ENABLE_BYTES, ENABLE, VERSION, 8);
+    is_it.then_some(EarlyEnable { index, state, needs_reply: flags & NEED_REPLY != 0 })
 }
 
 fn unreachable_reason(socket: &Path, error: &io::Error) -> String {

@@ -328,3 +328,19 @@ fn a_sleeping_worker_is_woken_by_a_kick_and_by_a_new_ring() {
     assert_eq!(rig.echo(), 1);
     assert!(end.send([0; 12], &[7; 60]) && rig.rx.arm(), "a frame came before it slept");
 }
+
+#[test]
+fn a_ring_that_is_enabled_before_its_time_is_answered_for_who_wants_an_answer() {
+    use std::io::{Read, Write};
+    let folder = Folder::new("early");
+    let _rig = Rig::new(folder.settings(Mode::Server));
+    let mut stream = UnixStream::connect(folder.socket()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let message = |words: [u32; 5]| words.map(u32::to_ne_bytes).concat();
+    // SET_VRING_ENABLE of ring 0, version 1; the second asks for an answer.
+    stream.write_all(&message([18, 0b0001, 8, 0, 1])).unwrap();
+    stream.write_all(&message([18, 0b1001, 8, 1, 1])).unwrap();
+    let mut answer = [0; 20];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[..], message([18, 0b0101, 8, 0, 0]));
+}
