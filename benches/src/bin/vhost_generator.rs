@@ -18,7 +18,7 @@ use clap::Parser;
 use core_affinity::CoreId;
 use hdrhistogram::Histogram;
 use vhost::driver::frontend::{
-    BUFFER, EVENT_INDEX, End, IN_ORDER, INDIRECT, MERGEABLE, OFFLOADS, Options, VERSION_1,
+    BUFFER, EVENT_INDEX, End, IN_ORDER, INDIRECT, MERGEABLE, OFFLOADS, Options, PACKED, VERSION_1,
 };
 use vswitch_benches::cores;
 use vswitch_benches::traffic::flows::{Flows, Side, TCP_WORDS, UDP_WORDS};
@@ -70,6 +70,9 @@ struct Arguments {
     /// Most frames at a time.
     #[arg(long, default_value_t = 32)]
     burst: u16,
+    /// Packed rings (`VIRTIO_F_RING_PACKED`).
+    #[arg(long)]
+    packed: bool,
     /// Give buffers back in order (`VIRTIO_F_IN_ORDER`).
     #[arg(long)]
     in_order: bool,
@@ -143,6 +146,7 @@ fn ends(arguments: &Arguments) -> io::Result<[End; 2]> {
     let features = VERSION_1
         | flag(arguments.offloads || arguments.size > 1518, OFFLOADS)
         | flag(!arguments.no_mergeable, MERGEABLE)
+        | flag(arguments.packed, PACKED)
         | flag(arguments.in_order, IN_ORDER)
         | flag(arguments.indirect, INDIRECT)
         | flag(arguments.event_index, EVENT_INDEX);

@@ -11,7 +11,8 @@ use vhost_protocol::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 
 use super::memory::{SharedMemory, USER};
 use super::queue::{DeviceFault, HEADER, Queue, Role, Shape};
-use super::ring::SplitDriver;
+use super::ring::Ring;
+use super::split::SplitDriver;
 
 /// Bytes of a buffer unless said otherwise.
 pub const BUFFER: u32 = 2048;
@@ -28,6 +29,8 @@ pub const INDIRECT: u64 = 1 << 28;
 pub const EVENT_INDEX: u64 = 1 << 29;
 /// `VIRTIO_F_VERSION_1`.
 pub const VERSION_1: u64 = 1 << 32;
+/// `VIRTIO_F_RING_PACKED`.
+pub const PACKED: u64 = 1 << 34;
 /// `VIRTIO_F_IN_ORDER`.
 pub const IN_ORDER: u64 = 1 << 35;
 /// Partial checksums and frames that are to be cut are taken and given: `VIRTIO_NET_F_CSUM`, `_GUEST_CSUM`,
@@ -94,6 +97,7 @@ impl End {
         let features = negotiate(&mut frontend, options.features)?;
         let shape = |buffer| Shape {
             size: options.size,
+            packed: features & PACKED != 0,
             buffer,
             mergeable: features & MERGEABLE != 0,
             indirect: features & INDIRECT != 0,
@@ -131,7 +135,7 @@ impl End {
         };
         self.frontend.set_mem_table(&[region]).map_err(failed)?;
         for (index, queue) in self.queues.iter_mut().enumerate() {
-            let layout = queue.ring().layout();
+            let (layout, base) = (queue.ring().layout(), queue.ring().base());
             let size = layout.size as u16;
             let addresses = VringConfigData {
                 queue_max_size: size,
@@ -145,7 +149,7 @@ impl End {
             let (kick, call) = queue.events();
             self.frontend.set_vring_num(index, size).map_err(failed)?;
             self.frontend.set_vring_addr(index, &addresses).map_err(failed)?;
-            self.frontend.set_vring_base(index, 0).map_err(failed)?;
+            self.frontend.set_vring_base(index, base).map_err(failed)?;
             self.frontend.set_vring_call(index, call).map_err(failed)?;
             self.frontend.set_vring_kick(index, kick).map_err(failed)?;
             self.frontend.set_vring_enable(index, true).map_err(failed)?;
@@ -206,9 +210,13 @@ impl End {
         self.fault
     }
 
-    /// The rings of the first pair, to do with them what one likes: receive and transmit.
-    pub fn rings(&mut self) -> [&mut SplitDriver; 2] {
-        self.first().map(Queue::ring)
+    /// The rings of the first pair, to do with them what one likes: receive and transmit. None if they are packed.
+    pub fn rings(&mut self) -> Option<[&mut SplitDriver; 2]> {
+        let [receive, transmit] = self.first().map(Queue::ring);
+        match (receive, transmit) {
+            (Ring::Split(receive), Ring::Split(transmit)) => Some([receive, transmit]),
+            _ => None,
+        }
     }
 
     /// The front end's side of the messages.

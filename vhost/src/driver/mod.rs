@@ -1,14 +1,19 @@
 //! The other end: memory that is shared, rings in it as a driver keeps them, and a front end that offers both.
 //!
-//! For tests and benches, and the ground of a guest-side library. [`memory`] is what is shared; [`ring`] is one
-//! virtqueue, with every field within reach of those who want to misbehave; [`queue`] is a ring with buffers, which
-//! sends and receives frames and believes the device nothing; [`frontend`] is a device's worth of queues, offered
-//! over a vhost-user socket. Nothing in the device part of the crate knows them.
+//! For tests and benches, and the ground of a guest-side library. [`memory`] is what is shared; [`split`] and
+//! [`packed`] are virtqueues, with every field within reach of those who want to misbehave, and [`ring`] is one of
+//! either kind; [`queue`] is a ring with buffers, which sends and receives frames and believes the device nothing;
+//! [`frontend`] is a device's worth of queues, offered over a vhost-user socket. Nothing in the device part of the
+//! crate knows them.
 
 pub mod frontend;
 pub mod memory;
+pub mod packed;
 pub mod queue;
 pub mod ring;
+pub mod split;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io;

@@ -17,16 +17,15 @@ use pmd::prefetch::{for_reading, for_writing};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::memory::{GUEST, Outside, SharedMemory};
-use super::ring::{Descriptor, INDIRECT, NEXT, SplitDriver, WRITE};
+use super::packed::PackedDriver;
+use super::ring::{Descriptor, INDIRECT, LINE, NEXT, Ring, WRITE};
+use super::split::SplitDriver;
 
 /// Bytes of the virtio-net header (section 5.1.6).
 pub const HEADER: usize = 12;
 
 /// Bytes of an indirect table of a header and a frame.
 const TABLE: u64 = 32;
-
-/// Bytes of a cache line.
-const LINE: u64 = 64;
 
 /// How a device breaks the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +60,8 @@ pub enum Role {
 pub struct Shape {
     /// Entries of the ring, a power of two.
     pub size: u16,
+    /// The ring is a packed one.
+    pub packed: bool,
     /// Bytes of a buffer, header included.
     pub buffer: u32,
     /// A frame may be spread over several receive buffers.
@@ -81,7 +82,7 @@ impl Shape {
     }
 
     fn tables(&self) -> u64 {
-        SplitDriver::bytes(self.size).next_multiple_of(LINE)
+        Ring::bytes(self.packed, self.size).next_multiple_of(LINE)
     }
 
     fn buffers(&self) -> u64 {
@@ -96,7 +97,7 @@ impl Shape {
 
 /// One direction of a device.
 pub struct Queue {
-    ring: SplitDriver,
+    ring: Ring,
     role: Role,
     shape: Shape,
     memory: Arc<SharedMemory>,
@@ -141,8 +142,7 @@ impl Queue {
         if shape.buffer < LINE as u32 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a buffer holds less than a cache line"));
         }
-        let mut ring = SplitDriver::new(memory.clone(), at, shape.size).map_err(outside)?;
-        ring.set_event_index(shape.event_index);
+        let mut ring = ring(memory.clone(), at, &shape).map_err(outside)?;
         ring.want_call(false);
         let offset = at + shape.buffers();
         let mut queue = Queue {
@@ -171,7 +171,7 @@ impl Queue {
     }
 
     /// The ring, to do with it what one likes.
-    pub fn ring(&mut self) -> &mut SplitDriver {
+    pub fn ring(&mut self) -> &mut Ring {
         &mut self.ring
     }
 
@@ -207,32 +207,26 @@ impl Queue {
         self.shape.size - self.outstanding()
     }
 
-    /// Takes back a buffer that the device is done with.
+    /// Takes back a buffer that the device is done with: its place.
     #[inline]
     fn collect(&mut self) -> Result<Option<u16>, DeviceFault> {
-        let (id, written) = match self.together {
-            Some((_, _)) => {
-                self.ring.skip();
-                (u32::from(self.order[self.at(self.taken)]), self.full())
-            }
-            None => match self.ring.collect() {
-                Some(used) => used,
-                None => return Ok(None),
-            },
-        };
         let place = self.taken;
         let slot = self.at(place);
-        if self.outstanding() == 0 {
-            return Err(DeviceFault::Buffer(id));
-        }
-        let mut written = written;
-        if let Some((last, bytes)) = self.together {
-            if u32::from(last) == id {
-                (written, self.together) = (bytes, None);
+        let written = if let Some((last, written)) = self.together {
+            if last == self.order[slot] {
+                self.together = None;
+                written
+            } else {
+                self.full()
             }
-        } else if u32::from(self.order[slot]) != id {
-            written = self.take_out_of_turn(id, written)?;
-        }
+        } else {
+            let Some((id, written)) = self.ring.peek() else { return Ok(None) };
+            if self.outstanding() == 0 {
+                return Err(DeviceFault::Buffer(id));
+            }
+            if u32::from(self.order[slot]) == id { written } else { self.take_out_of_turn(id, written)? }
+        };
+        self.ring.advance(self.order[slot]);
         self.written[slot] = written;
         self.taken = place.wrapping_add(1);
         Ok(Some(place))
@@ -354,15 +348,17 @@ impl Queue {
             bytes: bytes.saturating_sub(HEADER as u32),
             ..Descriptor::default()
         };
-        self.memory.write(self.table(id), &header.to_bytes())?;
-        self.memory.write(self.table(id) + TABLE / 2, &frame.to_bytes())
+        let [header, frame] =
+            [header, frame].map(|entry| if self.shape.packed { packed(entry) } else { entry.to_bytes() });
+        self.memory.write(self.table(id), &header)?;
+        self.memory.write(self.table(id) + TABLE / 2, &frame)
     }
 
-    /// How many buffers have come back and were not looked at; those of the first `limit` are fetched, `bytes` each.
+    /// How many buffers have come back and were not looked at, `limit` at most; `bytes` of each are fetched.
     #[inline]
     pub fn waiting(&mut self, limit: u16, bytes: usize) -> u16 {
-        let waiting = self.ring.waiting().min(self.outstanding());
-        for i in 0..waiting.min(limit) {
+        let waiting = self.ring.waiting(limit).min(self.outstanding());
+        for i in 0..waiting {
             let start = self.start(self.order[self.at(self.taken.wrapping_add(i))]);
             for line in (0..bytes.min(self.shape.buffer as usize)).step_by(LINE as usize) {
                 for_reading(start.as_ptr().wrapping_add(line));
@@ -437,6 +433,22 @@ impl Queue {
             let _ = self.kick.write(1);
         }
     }
+}
+
+/// A descriptor as it lies in a packed ring's table (section 2.8.13): the id before the flags, none of which chains.
+fn packed(entry: Descriptor) -> [u8; 16] {
+    Descriptor { flags: 0, next: entry.flags & !NEXT, ..entry }.to_bytes()
+}
+
+fn ring(memory: Arc<SharedMemory>, at: u64, shape: &Shape) -> Result<Ring, Outside> {
+    if shape.packed {
+        let mut ring = PackedDriver::new(memory, at, shape.size)?;
+        ring.set_event_index(shape.event_index);
+        return Ok(Ring::Packed(ring));
+    }
+    let mut ring = SplitDriver::new(memory, at, shape.size)?;
+    ring.set_event_index(shape.event_index);
+    Ok(Ring::Split(ring))
 }
 
 impl Frame<'_> {

@@ -14,7 +14,8 @@ use super::split::Split;
 use super::tx::Tx;
 use super::*;
 use crate::driver::memory::{GUEST, SharedMemory};
-use crate::driver::ring::{Descriptor, INDIRECT, NEXT, SplitDriver, WRITE};
+use crate::driver::ring::{Descriptor, INDIRECT, NEXT, WRITE};
+use crate::driver::split::SplitDriver;
 use crate::event::Bell;
 use crate::seat::{Owner, seat};
 

@@ -250,7 +250,7 @@ fn a_broken_ring_ends_the_connection_with_its_reason_and_the_next_is_welcome() {
     let mut rig = Rig::new(folder.settings(Mode::Server));
     let mut end = End::new(UnixStream::connect(folder.socket()).unwrap(), 64, PLAIN).unwrap();
     rig.wait_up();
-    let [_, transmit] = end.rings();
+    let [_, transmit] = end.rings().unwrap();
     transmit.chain(0, &[(0, 60)], NEXT);
     transmit.offer(0);
     wait_until("the ring to be found broken", || {
