@@ -256,7 +256,7 @@ impl Guest {
     }
 
     /// What its console and QEMU said.
-    fn messages(&self) -> String {
+    pub fn messages(&self) -> String {
         ["console", "qemu.log"]
             .map(|name| fs::read_to_string(self.folder.join(name)).unwrap_or_default())
             .concat()

@@ -71,15 +71,22 @@ pub fn assert_exchange(
     seed: u64,
     bytes: u64,
 ) -> Exchange {
-    let address = SocketAddr::new(to, 7000).to_string();
-    let service = probe_service(server, &["stream-serve", &address]);
-    let (seed, size) = (seed.to_string(), bytes.to_string());
-    let seen: Exchange = probe(client, &["stream-exchange", &address, &seed, &size]);
-    let route = format!("{} to {} ({to})", client.name(), server.name());
-    assert!(seen.sent_intact, "the file sent from {route} arrived damaged");
-    assert!(seen.received_intact, "the file sent back over {route} arrived damaged");
-    assert_eq!(seen.bytes, bytes);
+    let address = SocketAddr::new(to, 7000);
+    let service = probe_service(server, &["stream-serve", &address.to_string()]);
+    let seen = assert_exchange_with(client, address, seed, bytes);
     service.finish(TRANSFER);
+    seen
+}
+
+/// The same with a server that is there already.
+///
+/// # Panics
+/// When the connection fails or a byte is wrong.
+pub fn assert_exchange_with(client: &Namespace, server: SocketAddr, seed: u64, bytes: u64) -> Exchange {
+    let seen: Exchange =
+        probe(client, &["stream-exchange", &server.to_string(), &seed.to_string(), &bytes.to_string()]);
+    seen.assert_intact(&format!("{} to {server}", client.name()));
+    assert_eq!(seen.bytes, bytes);
     seen
 }
 
@@ -112,39 +119,54 @@ pub fn iperf(client: &Namespace, server: &Namespace, to: IpAddr, arguments: &[&s
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("iperf3 should print JSON ({error}): {text}"))
 }
 
-/// Pings that are sent every 10 ms until this is dropped.
+/// Pings that are sent until this is dropped.
 #[derive(Debug)]
 pub struct Pings {
     child: Child,
-    answers: Arc<Mutex<Vec<SystemTime>>>,
+    answers: Arc<Mutex<Vec<Answer>>>,
+}
+
+/// An answer to a ping.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// The ping's number, from 1.
+    pub number: u32,
+    /// When it came.
+    pub time: SystemTime,
 }
 
 impl Pings {
-    /// Starts them.
+    /// Starts them, one every `interval`.
     ///
     /// # Panics
     /// When ping does not start.
-    pub fn start(from: &Namespace, to: IpAddr) -> Self {
+    pub fn start(from: &Namespace, to: IpAddr, interval: Duration) -> Self {
         let mut command = from.command("ping");
-        command
-            .args(["-n", "-D", "-i", "0.01", &to.to_string()])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut child = command.spawn().expect("ping starts");
+        command.args(["-n", "-D", "-i", &interval.as_secs_f64().to_string(), &to.to_string()]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("ping starts");
         let output = BufReader::new(child.stdout.take().expect("its output is a pipe"));
         let answers = Arc::new(Mutex::new(Vec::new()));
         let seen = answers.clone();
         thread::spawn(move || {
-            for time in output.lines().map_while(Result::ok).filter_map(|line| answer_time(&line)) {
-                seen.lock().expect("nobody panics with it").push(time);
+            for answer in output.lines().map_while(Result::ok).filter_map(|line| answer(&line)) {
+                seen.lock().expect("nobody panics with it").push(answer);
             }
         });
         Self { child, answers }
     }
 
-    /// When each answer came, so far.
-    pub fn answers(&self) -> Vec<SystemTime> {
+    /// The answers so far.
+    pub fn answers(&self) -> Vec<Answer> {
         self.answers.lock().expect("nobody panics with it").clone()
+    }
+
+    /// Waits until `count` more are answered.
+    ///
+    /// # Panics
+    /// When they are not.
+    pub fn await_answers(&self, count: usize) {
+        let before = self.answers().len();
+        wait_until("pings are answered", SOON, || self.answers().len() >= before + count);
     }
 }
 
@@ -155,9 +177,10 @@ impl Drop for Pings {
     }
 }
 
-/// When an answer came: `[1700000000.123456] 64 bytes from ...`.
-fn answer_time(line: &str) -> Option<SystemTime> {
+/// `[1700000000.123456] 64 bytes from 10.9.0.1: icmp_seq=1 ttl=64 time=0.045 ms`.
+fn answer(line: &str) -> Option<Answer> {
     let (time, rest) = line.strip_prefix('[')?.split_once("] ")?;
-    let since = Duration::from_secs_f64(time.parse().ok()?);
-    rest.contains(" bytes from ").then_some(SystemTime::UNIX_EPOCH + since)
+    let (_, rest) = rest.split_once(" bytes from ")?.1.split_once("icmp_seq=")?;
+    let number = rest.split(' ').next()?.parse().ok()?;
+    Some(Answer { number, time: SystemTime::UNIX_EPOCH + Duration::from_secs_f64(time.parse().ok()?) })
 }

@@ -1,16 +1,17 @@
 //! Virtual machines on vhost-user ports: Debian's kernel in QEMU, of Debian 12 and of its backports, with the card's
 //! default offloads, whichever side listens on the socket.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
-use vswitch_tests::cases::full;
+use vswitch_tests::cases::{full, scaled};
 use vswitch_tests::ctl::number;
 use vswitch_tests::guest::{Guest, Plan, Qemu};
 use vswitch_tests::lab::{assert_conserved, await_up};
 use vswitch_tests::namespace::run;
-use vswitch_tests::traffic::{Pings, await_ping, count_pings};
+use vswitch_tests::probe::stream::Exchange;
+use vswitch_tests::traffic::{Pings, assert_exchange_with, await_ping, count_pings};
 use vswitch_tests::wait::SOON;
 use vswitch_tests::{Attachment, Container, Ctl, Daemon, Lab, wait_until};
 
@@ -25,12 +26,18 @@ fn machines() -> Vec<(Qemu, bool)> {
 }
 
 /// The port of a guest.
-fn port(plan: &Plan) -> String {
+fn port(plan: &Plan, mtu: u32) -> String {
     let (name, socket) = (&plan.name, plan.socket.display());
     let mode = if plan.listens { "client" } else { "server" };
     format!(
-        "[[port]]\nname = \"{name}\"\nbridge = \"blue\"\ntype = \"vhost-user\"\nsocket = \"{socket}\"\nmode = \"{mode}\"\n"
+        "[[port]]\nname = \"{name}\"\nbridge = \"blue\"\ntype = \"vhost-user\"\nsocket = \"{socket}\"\nmode = \"{mode}\"\n\
+         mtu = {mtu}\n"
     )
+}
+
+/// Waits, in a guest, for a server.
+fn listening_on(port: u16) -> String {
+    format!("until netstat -ltn | grep -q :{port}; do sleep 0.02; done")
 }
 
 fn row(ctl: &Ctl, name: &str) -> Value {
@@ -54,7 +61,7 @@ impl Scene {
         let lab = Lab::new("guest");
         let container = lab.container("left", Attachment::Tap, 1500);
         let plan = Plan::new("vm", 100, qemu, &lab.folder().join("vm.sock"), listens);
-        let daemon = lab.start(&(Lab::configuration("[0, 1]", &[&container]) + &port(&plan)));
+        let daemon = lab.start(&(Lab::configuration("[0, 1]", &[&container]) + &port(&plan, 1500)));
         let mut guest = Guest::start(&lab, plan);
         await_up(&daemon.ctl(), &["left", "vm"]);
         guest.await_boot();
@@ -106,7 +113,7 @@ fn a_guest_talks_with_its_offloads_and_does_so_again_after_a_reboot_and_a_crash(
         println!("{machine:?}");
         let mut scene = Scene::start(machine);
         scene.assert_answers();
-        scene.guest.run("iperf3 -s -D; until netstat -ltn | grep -q :5201; do sleep 0.02; done");
+        scene.guest.run(&format!("iperf3 -s -D; {}", listening_on(5201)));
         scene.assert_transfers("", "tx");
         scene.assert_transfers("-R", "rx");
 
@@ -138,19 +145,127 @@ fn traffic_goes_on_at_once_when_the_switch_was_stopped_or_killed() {
             .ip(&format!("neighbour replace {address} lladdr {mac} dev eth0 nud permanent"));
         for end in [Daemon::stop, Daemon::kill] {
             await_ping(&scene.container.namespace, scene.address(4));
-            let pings = Pings::start(&scene.container.namespace, scene.address(4));
-            wait_until("pings are answered", SOON, || pings.answers().len() > 20);
+            let pings = Pings::start(&scene.container.namespace, scene.address(4), Duration::from_millis(10));
+            pings.await_answers(20);
             end(&mut scene.daemon);
             let gone = SystemTime::now();
             scene.daemon.start_again();
             await_link(&ctl, "vm", "up");
             let back = SystemTime::now();
-            let first = || pings.answers().into_iter().find(|time| *time > gone);
-            wait_until("pings are answered again", SOON, || first().is_some());
-            let delay = first().and_then(|first| first.duration_since(back).ok()).unwrap_or_default();
+            pings.await_answers(1);
+            let first = pings.answers().into_iter().find(|answer| answer.time > gone).expect("just seen");
+            let delay = first.time.duration_since(back).unwrap_or_default();
             println!("answered {delay:?} after the link was up");
             assert!(delay < GOES_ON, "it took {delay:?}");
         }
         scene.end();
     }
+}
+
+/// The port of the server of files in a guest.
+const FILES: u16 = 7000;
+
+/// The rows of the table of file transfers, each a start of the switch of its own: MTU and workers. A normal run has
+/// every number of workers, a full run all of them.
+fn rows() -> Vec<(u32, &'static str)> {
+    let mut all = vec![(1500, "[1]"), (9000, "[0, 1]"), (1500, "[0, 0, 1, 1]")];
+    if full() {
+        all.extend([(9000, "[1]"), (1500, "[0, 1]"), (9000, "[0, 0, 1, 1]")]);
+    }
+    all
+}
+
+/// Two guests, and a container of every kind and MTU.
+struct Crowd {
+    guests: Option<[Guest; 2]>,
+    plans: [Plan; 2],
+    containers: Vec<Container>,
+    lab: Lab,
+}
+
+impl Crowd {
+    fn new() -> Self {
+        let lab = Lab::new("files");
+        let kinds = [Attachment::Tap, Attachment::VethPacket, Attachment::VethAfxdp];
+        let places = [1500, 9000].into_iter().flat_map(|mtu| kinds.map(|kind| (kind, mtu)));
+        let containers =
+            places.map(|(kind, mtu)| lab.container(&format!("{}{mtu}", kind.name()), kind, mtu)).collect();
+        let plans = [("one", 100, Qemu::Backports, false), ("two", 101, Qemu::Debian, true)];
+        let plans = plans.map(|(name, number, qemu, listens)| {
+            Plan::new(name, number, qemu, &lab.folder().join(format!("{name}.sock")), listens)
+        });
+        Self { guests: None, plans, containers, lab }
+    }
+
+    fn configuration(&self, mtu: u32, workers: &str) -> String {
+        let containers: Vec<_> = self.containers.iter().collect();
+        Lab::configuration(workers, &containers) + &self.plans.each_ref().map(|plan| port(plan, mtu)).concat()
+    }
+
+    /// The guests, which need the switch to boot, and live on when it is another one.
+    fn guests(&mut self) -> &mut [Guest; 2] {
+        self.guests.get_or_insert_with(|| {
+            let mut guests = self.plans.clone().map(|plan| Guest::start(&self.lab, plan));
+            for guest in &mut guests {
+                guest.await_boot();
+                guest.run(&format!("netprobe stream-serve [::]:{FILES} 1000 & {}", listening_on(FILES)));
+            }
+            guests
+        })
+    }
+
+    /// Files from every container of an MTU to each guest and back.
+    fn exchange_with_containers(&mut self, family: u8, mtu: u32, bytes: u64) {
+        for container in self.containers.iter().filter(|container| container.mtu == mtu) {
+            for plan in &self.plans {
+                let to = plan.address(family);
+                await_ping(&container.namespace, to);
+                let seen = assert_exchange_with(&container.namespace, SocketAddr::new(to, FILES), 1, bytes);
+                let kind = container.attachment.name();
+                println!("{kind} to guest, IPv{family}, MTU {mtu}: {:.2} Gbit/s", seen.rate());
+            }
+        }
+    }
+
+    /// Files from one guest to the other and back, in frames that are larger than what a wire takes.
+    fn exchange_between_guests(&mut self, ctl: &Ctl, family: u8, mtu: u32, bytes: u64) {
+        let counted = || {
+            let row = row(ctl, "one");
+            ["bytes", "frames"]
+                .map(|what| ["rx", "tx"].map(|side| number(&row, &format!("{side}_{what}"))).iter().sum())
+        };
+        let to = SocketAddr::new(self.plans[1].address(family), FILES);
+        let [one, _] = self.guests();
+        let before: [u64; 2] = counted();
+        let report =
+            one.run_for(&format!("netprobe stream-exchange {to} 2 {bytes}"), Duration::from_secs(120));
+        let seen: Exchange = serde_json::from_str(&report).expect("netprobe prints JSON");
+        seen.assert_intact("one guest to the other");
+        println!("guest to guest, IPv{family}, MTU {mtu}: {:.2} Gbit/s", seen.rate());
+        let [bytes, frames] = [0, 1].map(|at| counted()[at] - before[at]);
+        assert!(bytes / frames > 10_000, "{bytes} bytes in {frames} frames: trains are cut on their way");
+    }
+}
+
+#[test]
+fn files_arrive_intact_between_guests_and_whatever_a_container_hangs_on() {
+    let mut crowd = Crowd::new();
+    let bytes = scaled(10_000_000, 50_000_000);
+    for (number, (mtu, workers)) in rows().into_iter().enumerate() {
+        println!("MTU {mtu}, workers {workers}");
+        let mut daemon = crowd.lab.start(&crowd.configuration(mtu, workers));
+        let ctl = daemon.ctl();
+        for guest in crowd.guests() {
+            await_link(&ctl, &guest.plan.name, "up");
+            guest.run(&format!("ip link set eth0 mtu {mtu}"));
+        }
+        let families: &[u8] = if full() { &[4, 6] } else { &[[4, 6][number % 2]] };
+        for family in families {
+            crowd.exchange_with_containers(*family, mtu, bytes);
+            crowd.exchange_between_guests(&ctl, *family, mtu, bytes);
+        }
+        assert_conserved(&ctl);
+        daemon.stop();
+    }
+    crowd.guests.into_iter().flatten().for_each(Guest::power_off);
 }

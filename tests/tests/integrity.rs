@@ -68,7 +68,7 @@ fn run_row(row: usize) {
             "{} to {}, IPv{family}, MTU {mtu}, workers {workers}: {:.2} Gbit/s",
             client.name,
             server.name,
-            seen.bytes as f64 * 16.0 / seen.seconds / 1e9
+            seen.rate()
         );
     }
     assert_conserved(&daemon.ctl());

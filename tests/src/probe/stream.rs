@@ -30,6 +30,22 @@ pub struct Exchange {
     pub seconds: f64,
 }
 
+impl Exchange {
+    /// How fast it was, both directions together, Gbit/s.
+    pub fn rate(&self) -> f64 {
+        self.bytes as f64 * 16.0 / self.seconds / 1e9
+    }
+
+    /// Both files arrived as they were sent; `route` says from where to where.
+    ///
+    /// # Panics
+    /// When one did not.
+    pub fn assert_intact(&self, route: &str) {
+        assert!(self.sent_intact, "the file sent from {route} arrived damaged");
+        assert!(self.received_intact, "the file sent back over {route} arrived damaged");
+    }
+}
+
 /// Serves `connections` clients on `address`, one after the other; prints `ready` when it listens.
 pub fn serve(address: SocketAddr, connections: u32) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;

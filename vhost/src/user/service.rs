@@ -5,7 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +32,8 @@ const PENALTY: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 struct Control {
     stopping: AtomicBool,
     wake: OwnedFd,
+    /// Where connections come from, to be closed to new ones by whoever ends the port.
+    listener: Option<UnixListener>,
     /// The connection, to be cut off by whoever ends the port.
     connection: Mutex<Option<UnixStream>>,
 }
@@ -55,9 +57,11 @@ pub(super) struct Service {
 impl Service {
     /// Starts the thread.
     pub(super) fn start(open: OpenVhostUser, session: Session, alarm: Arc<Alarm>) -> io::Result<Service> {
+        let listener = open.listening.as_ref().map(|listening| listening.socket.try_clone()).transpose()?;
         let control = Arc::new(Control {
             stopping: AtomicBool::new(false),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            listener,
             connection: Mutex::default(),
         });
         let work = Work {
@@ -76,6 +80,11 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         self.control.stopping.store(true, Ordering::Release);
+        // The other end connects again at once. QEMU does not recover if it is cut off in the middle of its first
+        // words, so it must find nobody rather than us.
+        if let Some(listener) = &self.control.listener {
+            let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+        }
         signal(self.control.wake.as_fd());
         if let Some(connection) = &*self.control.connection() {
             let _ = connection.shutdown(std::net::Shutdown::Both);

@@ -344,3 +344,21 @@ fn a_ring_that_is_enabled_before_its_time_is_answered_for_who_wants_an_answer() 
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(answer[..], message([18, 0b0101, 8, 0, 0]));
 }
+
+#[test]
+fn who_connects_again_at_once_when_a_port_ends_finds_nobody() {
+    use std::io::Read;
+    for round in 0..20 {
+        let folder = Folder::new(&format!("again-{round}"));
+        let rig = Rig::new(folder.settings(Mode::Server));
+        let mut stream = UnixStream::connect(folder.socket()).unwrap();
+        wait_until("the connection", || rig.port.link().reason.contains("not started"));
+        let socket = folder.socket();
+        let again = std::thread::spawn(move || {
+            while stream.read(&mut [0; 64]).is_ok_and(|bytes| bytes > 0) {}
+            UnixStream::connect(socket)
+        });
+        drop(rig);
+        assert!(again.join().unwrap().is_err(), "a port that ended took a connection");
+    }
+}
