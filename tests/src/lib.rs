@@ -13,6 +13,7 @@ pub mod binaries;
 pub mod cases;
 pub mod ctl;
 pub mod daemon;
+pub mod frontend;
 pub mod guest;
 pub mod lab;
 pub mod namespace;

@@ -9,11 +9,11 @@
 //! one that polls is not called at all.
 #![allow(unsafe_code)]
 
-use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -27,23 +27,18 @@ const COMPLETIONS: usize = 128;
 /// Bytes of a completion; nothing is in them that anybody wants to know.
 type Completion = MaybeUninit<[u64; 4]>;
 
-/// What one thread calls with.
+/// What all threads call with. Contexts are counted by the kernel, over all processes.
 struct Caller {
     context: libc::c_ulong,
     ready: File,
 }
 
-thread_local! {
-    static CALLER: RefCell<Option<Option<Caller>>> = const { RefCell::new(None) };
-}
+static CALLER: OnceLock<Option<Caller>> = OnceLock::new();
 
 /// Calls by an eventfd, whatever its flags and its counter are. What is no eventfd is not touched.
 pub fn call(fd: BorrowedFd<'_>) {
-    let called = CALLER.try_with(|caller| {
-        let mut caller = caller.try_borrow_mut().ok()?;
-        caller.get_or_insert_with(|| Caller::new().ok()).as_ref()?.call(fd)
-    });
-    if !matches!(called, Ok(Some(()))) {
+    let caller = CALLER.get_or_init(|| Caller::new().ok());
+    if caller.as_ref().and_then(|caller| caller.call(fd)).is_none() {
         attempt(fd);
     }
 }
@@ -114,13 +109,6 @@ impl Caller {
                 &raw const now,
             )
         };
-    }
-}
-
-impl Drop for Caller {
-    fn drop(&mut self) {
-        // SAFETY: the context is ours, and nobody has it after this.
-        unsafe { libc::syscall(libc::SYS_io_destroy, self.context) };
     }
 }
 
