@@ -78,18 +78,17 @@ fn kind(index: usize) -> impl Strategy<Value = PortKind> {
             }
         ),
         (0u64..=1_000_000_000, 60u16..=9018).prop_map(|(rate, size)| PortKind::Null(Null { rate, size })),
-        (any::<(bool, bool)>(), option::of(mac()), 68u16.., 0u16..0o1000, option::of("[ -~]{1,9}")).prop_map(
-            move |((client, offloads), mac, mtu, bits, group)| {
+        (any::<(bool, bool, bool)>(), option::of(mac()), 68u16.., 0u16..0o1000, option::of("[ -~]{1,9}"))
+            .prop_map(move |((client, offloads, packed), mac, mtu, bits, group)| {
                 let plain = VhostUser::new(format!("/run/{index} é.sock"));
-                let plain = VhostUser { mac, mtu, offloads, ..plain };
+                let plain = VhostUser { mac, mtu, offloads, packed, ..plain };
                 PortKind::VhostUser(if client {
                     VhostUser { mode: SocketMode::Client, ..plain }
                 } else {
                     let socket_mode = format!("{bits:04o}").parse().unwrap();
                     VhostUser { socket_mode, socket_group: group, ..plain }
                 })
-            }
-        ),
+            }),
     ]
 }
 

@@ -95,6 +95,32 @@ fn a_program_with_its_own_stack_is_reached_whichever_side_listens() {
 }
 
 #[test]
+fn rings_of_both_kinds_carry_frames() {
+    let scene = Scene::start("server");
+    for (device, ring) in [
+        ("", "split"),
+        (",in_order=0", "split"),
+        (",packed_vq=1", "packed"),
+        (",packed_vq=1,in_order=0", "packed"),
+        (",packed_vq=1,mrg_rxbuf=0", "packed"),
+        (",mrg_rxbuf=0", "split"),
+    ] {
+        let program =
+            scene.program_with(Options { server: false, mode: "icmpecho", queues: 1, used: 1, device });
+        wait_until("its rings are enabled", SOON, || scene.row()["queues_enabled"] == 1);
+        let row = scene.row();
+        let has = |name: &str| row["features"].as_array().is_some_and(|all| all.contains(&name.into()));
+        assert_eq!(row["ring"], ring, "{device}");
+        assert_eq!(has("in_order"), !device.contains("in_order=0"), "{device}");
+        assert_eq!(has("mrg_rxbuf"), !device.contains("mrg_rxbuf=0"), "{device}");
+        scene.assert_answers();
+        drop(program);
+        scene.await_link("down");
+    }
+    assert_conserved(&scene.daemon.ctl());
+}
+
+#[test]
 fn pairs_that_the_program_does_not_use_are_not_sent_to() {
     for mode in ["server", "client"] {
         // The container's frames come from a worker whose own pair is the last.

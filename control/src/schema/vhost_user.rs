@@ -28,6 +28,8 @@ pub struct VhostUser {
     pub mtu: u16,
     /// `offloads`: partial checksums and frames of up to 64 KB pass, both ways.
     pub offloads: bool,
+    /// `packed`: the other end may use packed rings.
+    pub packed: bool,
 }
 
 impl VhostUser {
@@ -41,6 +43,7 @@ impl VhostUser {
             mac: None,
             mtu: Endpoint::MTU,
             offloads: true,
+            packed: true,
         }
     }
 }
@@ -105,7 +108,8 @@ impl FromStr for FileMode {
 }
 
 /// The keys that only this type has.
-pub(super) const KEYS: &[&str] = &["socket", "mode", "socket_mode", "socket_group", "mac", "mtu", "offloads"];
+pub(super) const KEYS: &[&str] =
+    &["socket", "mode", "socket_mode", "socket_group", "mac", "mtu", "offloads", "packed"];
 
 const MODES: [(&str, SocketMode); 2] = [("server", SocketMode::Server), ("client", SocketMode::Client)];
 
@@ -130,7 +134,8 @@ pub(super) fn decode(section: &mut Section<'_, '_>) -> Option<VhostUser> {
     }
     let (mac, mtu) = (decode_mac(section), decode_mtu(section));
     let offloads = section.boolean("offloads").unwrap_or(true);
-    Some(VhostUser { socket: socket?, mode, socket_mode, socket_group, mac, mtu, offloads })
+    let packed = section.boolean("packed").unwrap_or(true);
+    Some(VhostUser { socket: socket?, mode, socket_mode, socket_group, mac, mtu, offloads, packed })
 }
 
 impl VhostUser {
@@ -144,6 +149,7 @@ impl VhostUser {
         fields.extend(self.mac.map(|mac| ("mac", json!(mac))));
         fields.extend((self.mtu != plain.mtu).then_some(("mtu", json!(self.mtu))));
         fields.extend((!self.offloads).then_some(("offloads", json!(false))));
+        fields.extend((!self.packed).then_some(("packed", json!(false))));
     }
 }
 

@@ -8,10 +8,11 @@
 //! which leaves the layout to the back end). It may hand back anything, so what is read is checked.
 #![allow(unsafe_code)]
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
-use vm_memory::MmapRegion;
+use crate::memory::GuestMemory;
 
 /// A buffer that is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,11 +42,15 @@ const VALID: u64 = 1 << 63;
 
 /// The record of one ring.
 pub struct Record {
-    region: Arc<MmapRegion>,
-    /// Its first byte there.
-    at: usize,
+    /// Its first word.
+    start: NonNull<u64>,
     size: u16,
+    /// Keeps it mapped.
+    _memory: Arc<GuestMemory>,
 }
+
+// SAFETY: the pointer is into the memory, which lives as long; one thread at a time has the value.
+unsafe impl Send for Record {}
 
 /// What a predecessor left.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,18 +68,23 @@ impl Record {
         8 * (HEADER + size as usize)
     }
 
-    /// The record of a ring of `size` entries at offset `at` of `region`. `None` if it does not lie in there, or not
-    /// at a multiple of 8.
-    pub fn new(region: Arc<MmapRegion>, at: usize, size: u16) -> Option<Record> {
-        let end = at.checked_add(Record::bytes(size))?;
-        (end <= region.size() && at.is_multiple_of(8)).then_some(Record { region, at, size })
+    /// The record of a ring of `size` entries at the front end's address `at` of `memory`. `None` if it does not lie
+    /// in there, or not at a multiple of 8.
+    pub fn new(memory: Arc<GuestMemory>, at: u64, size: u16) -> Option<Record> {
+        let start = memory.user(at, Record::bytes(size) as u64, 8)?;
+        Some(Record { start: start.cast(), size, _memory: memory })
+    }
+
+    /// Forgets everything: the front end has been told where the ring stands, and will say where it goes on.
+    pub fn forget(&self) {
+        self.word(0).store(0, Ordering::Relaxed);
     }
 
     fn word(&self, index: usize) -> &AtomicU64 {
         debug_assert!(index < HEADER + usize::from(self.size));
-        // SAFETY: mapped as long as `region` lives, and within it for every index up to the header's words and the
-        // ring's size (checked in `new`); aligned, as a mapping begins at a page.
-        unsafe { AtomicU64::from_ptr(self.region.as_ptr().add(self.at + 8 * index).cast()) }
+        // SAFETY: mapped as long as the memory lives, and within it for every index up to the header's words and the
+        // ring's size; aligned (both checked in `new`).
+        unsafe { AtomicU64::from_ptr(self.start.as_ptr().add(index)) }
     }
 
     fn set_positions(&self, settled: u16, intended: u16) {

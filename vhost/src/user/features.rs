@@ -11,6 +11,8 @@ use crate::ring::Terms;
 
 const CSUM: u64 = 1 << 0;
 const GUEST_CSUM: u64 = 1 << 1;
+const MTU: u64 = 1 << 3;
+const MAC: u64 = 1 << 5;
 const GUEST_TSO4: u64 = 1 << 7;
 const GUEST_TSO6: u64 = 1 << 8;
 const GUEST_ECN: u64 = 1 << 9;
@@ -18,9 +20,11 @@ const HOST_TSO4: u64 = 1 << 11;
 const HOST_TSO6: u64 = 1 << 12;
 const HOST_ECN: u64 = 1 << 13;
 const MRG_RXBUF: u64 = 1 << 15;
+const STATUS: u64 = 1 << 16;
 /// The control queue. It is the front end's own: what the guest says there it follows, or tells us by messages. It is
 /// offered because what needs it (several queue pairs) can only be offered with it (section 5.1.3.1).
 const CTRL_VQ: u64 = 1 << 17;
+const GUEST_ANNOUNCE: u64 = 1 << 21;
 const MQ: u64 = 1 << 22;
 const INDIRECT_DESC: u64 = 1 << 28;
 /// Chains of events by index, both ways.
@@ -28,6 +32,10 @@ pub const EVENT_IDX: u64 = 1 << 29;
 /// Vhost-user's own: there are protocol features, and rings begin disabled.
 pub const PROTOCOL_FEATURES: u64 = 1 << 30;
 const VERSION_1: u64 = 1 << 32;
+/// The ring is a packed one.
+pub const RING_PACKED: u64 = 1 << 34;
+/// Buffers are used in the order in which they were made available, which we do anyway.
+pub const IN_ORDER: u64 = 1 << 35;
 const GUEST_USO4: u64 = 1 << 54;
 const GUEST_USO6: u64 = 1 << 55;
 const HOST_USO: u64 = 1 << 56;
@@ -48,7 +56,11 @@ const OFFLOADS: u64 = CSUM
 
 /// What a port with these settings offers.
 pub fn offered(settings: &Settings) -> u64 {
-    let mut offered = CTRL_VQ | MRG_RXBUF | INDIRECT_DESC | EVENT_IDX | PROTOCOL_FEATURES | VERSION_1;
+    let mut offered = MTU | MAC | MRG_RXBUF | STATUS | CTRL_VQ | GUEST_ANNOUNCE;
+    offered |= INDIRECT_DESC | EVENT_IDX | PROTOCOL_FEATURES | VERSION_1 | IN_ORDER;
+    if settings.packed {
+        offered |= RING_PACKED;
+    }
     if settings.queues > 1 {
         offered |= MQ;
     }
@@ -59,9 +71,11 @@ pub fn offered(settings: &Settings) -> u64 {
 }
 
 /// Names of feature bits: the standard's, in lower case and without what they all begin with.
-const NAMES: [(u64, &str); 17] = [
+const NAMES: [(u64, &str); 23] = [
     (CSUM, "csum"),
     (GUEST_CSUM, "guest_csum"),
+    (MTU, "mtu"),
+    (MAC, "mac"),
     (GUEST_TSO4, "guest_tso4"),
     (GUEST_TSO6, "guest_tso6"),
     (GUEST_ECN, "guest_ecn"),
@@ -69,11 +83,15 @@ const NAMES: [(u64, &str); 17] = [
     (HOST_TSO6, "host_tso6"),
     (HOST_ECN, "host_ecn"),
     (MRG_RXBUF, "mrg_rxbuf"),
+    (STATUS, "status"),
     (CTRL_VQ, "ctrl_vq"),
+    (GUEST_ANNOUNCE, "guest_announce"),
     (MQ, "mq"),
     (INDIRECT_DESC, "indirect_desc"),
     (EVENT_IDX, "event_idx"),
     (VERSION_1, "version_1"),
+    (RING_PACKED, "ring_packed"),
+    (IN_ORDER, "in_order"),
     (GUEST_USO4, "guest_uso4"),
     (GUEST_USO6, "guest_uso6"),
     (HOST_USO, "host_uso"),
@@ -82,6 +100,11 @@ const NAMES: [(u64, &str); 17] = [
 /// The names of these features.
 pub fn names(features: u64) -> impl Iterator<Item = &'static str> {
     NAMES.into_iter().filter(move |(bit, _)| features & bit != 0).map(|(_, name)| name)
+}
+
+/// The kind of ring that the features that both have make.
+pub fn ring(features: u64) -> &'static str {
+    if features & RING_PACKED != 0 { "packed" } else { "split" }
 }
 
 /// What the features that both have mean for the frames of a ring.
@@ -115,6 +138,7 @@ mod tests {
         let offer = offered(&settings);
         assert!(offer & OFFLOADS == OFFLOADS && offer & MQ == 0);
         assert_eq!(offered(&Settings { queues: 2, ..settings.clone() }), offer | MQ);
+        assert_eq!(offered(&Settings { packed: false, ..settings.clone() }), offer & !RING_PACKED);
         assert_eq!(offered(&Settings { offloads: false, ..settings }), offer & !OFFLOADS);
         // Every one has a name, but for the protocol's own.
         assert_eq!(names(offer | MQ).count() as u32 + 1, (offer | MQ).count_ones());

@@ -8,10 +8,14 @@
 //! port stays open whatever the other end does: it is connected or not, which [`Port::link`] tells, with a reason
 //! that begins with the word of a [`Reason`]; who broke the rules is cut off, and may connect again a little later.
 
+mod announce;
 mod features;
+mod inflight;
+mod message;
 mod open;
 mod pairs;
 mod reason;
+mod requests;
 mod service;
 mod session;
 #[cfg(test)]
@@ -21,6 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pmd::{Fate, Fault, Features, Link, Peer, Port, RxQueue, TxQueue};
 
+use self::announce::{Announcement, AnnouncingRx};
 pub use self::open::{Mode, OpenError, OpenVhostUser, Settings, open};
 pub use self::pairs::PAIRS;
 use self::pairs::{PairTx, Running};
@@ -52,6 +57,7 @@ impl VhostUserPort {
     /// No descriptor or thread could be had.
     pub fn new(open: OpenVhostUser) -> Result<VhostUserPort, OpenError> {
         let Settings { mac, mtu, mode, queues, .. } = open.settings;
+        let announcement = Arc::new(Announcement::default());
         let alarm = Arc::new(Alarm::new().map_err(OpenError::Resources)?);
         let (mut places, mut rx, mut tx) = (Vec::new(), Vec::<Box<dyn RxQueue>>::new(), Vec::new());
         for _ in 0..queues.clamp(1, PAIRS) {
@@ -60,13 +66,24 @@ impl VhostUserPort {
             let (tx_owner, tx_seat) = seat();
             places.push(Place { owner: tx_owner, bell: None });
             places.push(Place { owner: rx_owner, bell: Some(bell.clone()) });
-            rx.push(Box::new(Rx::new(rx_seat, bell, alarm.clone())));
+            let queue = Rx::new(rx_seat, bell, alarm.clone());
+            rx.push(match rx.len() {
+                0 => Box::new(AnnouncingRx::new(queue, announcement.clone())),
+                _ => Box::new(queue),
+            });
             tx.push(Tx::new(tx_seat, alarm.clone()));
         }
         let running = Arc::new(Running::default());
         let reason = Reason::Disconnected.because("nobody has connected yet");
         let status: SharedStatus = Arc::new(Mutex::new(Status { reason, ..Status::default() }));
-        let session = Session::new(places, running.clone(), status.clone(), alarm.clone(), &open.settings);
+        let session = Session::new(
+            places,
+            running.clone(),
+            status.clone(),
+            alarm.clone(),
+            announcement,
+            &open.settings,
+        );
         let service = Service::start(open, session, alarm).map_err(OpenError::Resources)?;
         let tx = if tx.len() == 1 { boxed(tx) } else { boxed(PairTx::over(tx, &running)) };
         Ok(VhostUserPort { mac, mtu, mode, status, running, rx, tx, _service: service })
@@ -98,7 +115,7 @@ impl Port for VhostUserPort {
     }
 
     fn mtu(&self) -> u32 {
-        self.mtu
+        self.status().mtu.unwrap_or(self.mtu)
     }
 
     fn features(&self) -> Features {
@@ -113,7 +130,7 @@ impl Port for VhostUserPort {
         let status = self.status();
         Some(Peer {
             connected: status.connected,
-            ring: self.running.any().then_some("split"),
+            ring: self.running.any().then(|| features::ring(status.negotiated)),
             queues_enabled: self.running.pairs(),
             features: features::names(status.negotiated).collect(),
             resets: status.resets,

@@ -32,6 +32,8 @@ pub struct Settings {
     pub queues: u16,
     /// Partial checksums and trains are offered.
     pub offloads: bool,
+    /// Packed rings are offered.
+    pub packed: bool,
     /// Permissions of a server's socket.
     pub socket_mode: u32,
     /// The group that a server's socket is given to, by name or number.
@@ -48,6 +50,7 @@ impl Settings {
             mtu: 1500,
             queues: 1,
             offloads: true,
+            packed: true,
             socket_mode: 0o660,
             socket_group: None,
         }

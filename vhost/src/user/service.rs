@@ -3,7 +3,7 @@
 //! It blocks, and nobody waits for it: not the workers, which find a ring in their seat or none, and not the other
 //! ports. Whoever ends the port shuts the connection down under it.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -13,9 +13,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::net::RecvFlags;
-use vhost_protocol::vhost_user::{BackendReqHandler, Error, VhostUserBackendReqHandlerMut};
+use vhost_protocol::vhost_user::{BackendReqHandler, Error};
 
+use super::message;
 use super::open::{self, Listening, Mode, OpenVhostUser};
 use super::reason::Reason;
 use super::session::Session;
@@ -173,16 +173,15 @@ impl Work {
         stream: &UnixStream,
         handler: &mut BackendReqHandler<Mutex<Session>>,
     ) -> Result<(), Error> {
-        if !self.lock().has_features()
-            && let Some(message) = early_enable(stream)
-        {
-            let mut stream: &UnixStream = stream;
-            stream.read_exact(&mut [0; ENABLE_BYTES]).map_err(Error::SocketBroken)?;
-            self.lock().set_vring_enable(message.index, message.state == 1)?;
+        let early = !self.lock().has_features();
+        if let Some(message) = message::take(stream, early).map_err(Error::SocketBroken)? {
+            let outcome = self.lock().follow(&message.body);
+            // Also of one that has not said in this connection that answers are agreed on.
             if message.needs_reply {
-                stream.write_all(&ENABLED).map_err(Error::SocketBroken)?;
+                let is_done = matches!(outcome, Ok(true));
+                message::reply(stream, &message, is_done).map_err(Error::SocketBroken)?;
             }
-            return Ok(());
+            return outcome.map(drop);
         }
         handler.handle_request()
     }
@@ -225,34 +224,6 @@ impl Work {
         *self.control.connection() = None;
         end
     }
-}
-
-/// A message before its time that is well meant: SET_VRING_ENABLE (vhost-user.rst, request 18) of a front end
-/// that has not set the features of this connection yet. DPDK's virtio-user begins so when it is connected to again,
-/// QEMU when it resets the device.
-struct EarlyEnable {
-    index: u32,
-    state: u32,
-    needs_reply: bool,
-}
-
-const ENABLE: u32 = 18;
-/// Bytes of that message, and of its answer: request, flags, size; index and state, or the result.
-const ENABLE_BYTES: usize = 20;
-/// Flags: the version, which is 1, and what is set where an answer has been agreed on.
-const VERSION: u32 = 1;
-const NEED_REPLY: u32 = 1 << 3;
-/// Its answer: done.
-const ENABLED: [u8; ENABLE_BYTES] = [18, 0, 0, 0, 0b101, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-
-/// The next message, if it is that one.
-fn early_enable(stream: &UnixStream) -> Option<EarlyEnable> {
-    let mut bytes = [0; ENABLE_BYTES];
-    let (read, _) = rustix::net::recv(stream, &mut bytes, RecvFlags::PEEK | RecvFlags::DONTWAIT).ok()?;
-    let [request, flags, size, index, state] = [0, 4, 8, 12, 16]
-        .map(|at| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
-    let is_it = (read, request, flags & !NEED_REPLY, size) == (ENABLE_BYTES, ENABLE, VERSION, 8);
-    is_it.then_some(EarlyEnable { index, state, needs_reply: flags & NEED_REPLY != 0 })
 }
 
 fn unreachable_reason(socket: &Path, error: &io::Error) -> String {

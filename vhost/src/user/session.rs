@@ -1,6 +1,6 @@
 //! A session: what one front end has said, and the rings that follow from it.
 //!
-//! The messages of vhost-user.rst, decoded by rust-vmm's crate, arrive here one by one on the port's thread. A ring
+//! The messages arrive one by one on the port's thread, and `requests.rs` says here what they change. A ring
 //! runs when all of it is known and it is both started and enabled ("Ring states" there); whatever changes one of
 //! these first takes the ring from its worker, and puts it back if it still can run. Frames meanwhile wait in the
 //! ring. When the connection ends everything is taken back and forgotten.
@@ -11,23 +11,21 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pmd::Features;
-use vhost_protocol::VhostUserMemoryRegionBase;
-use vhost_protocol::vhost_user::message::{
-    VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
-    VhostUserLog, VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserSharedMsg,
-    VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
-};
-use vhost_protocol::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
+use vhost_protocol::vhost_user::{Error, Result};
 
-use super::features::{self, EVENT_IDX, PROTOCOL_FEATURES};
+use super::announce::Announcement;
+use super::features::{self, EVENT_IDX, IN_ORDER, RING_PACKED};
+use super::inflight::Inflight;
 use super::open::Settings;
 use super::pairs::Running;
 use super::reason::Reason;
+use crate::caller;
 use crate::event::{self, Bell};
-use crate::memory::{GuestMemory, MemoryError, RegionSpec};
+use crate::memory::{GuestMemory, MemoryError, REGIONS, RegionSpec};
 use crate::ring::access::Direct;
+use crate::ring::packed::{Packed, Style};
 use crate::ring::split::Split;
-use crate::ring::{Alarm, BadRing, Lane, Layout, RING, Ring as Queue};
+use crate::ring::{Alarm, BadRing, Lane, Layout, Ring as Queue};
 use crate::seat::Owner;
 
 /// How the port stands, for whoever asks.
@@ -41,6 +39,8 @@ pub(super) struct Status {
     pub negotiated: u64,
     /// How often the use of the rings came to an end.
     pub resets: u64,
+    /// The largest network packet that the guest takes, if it said so.
+    pub mtu: Option<u32>,
     /// Why frames do not pass, beginning with the word of a [`Reason`].
     pub reason: String,
 }
@@ -58,14 +58,17 @@ pub(super) struct Place {
 
 /// What is known about a ring.
 #[derive(Default)]
-struct Ring {
-    size: u32,
-    addresses: Option<Layout>,
-    base: u32,
-    started: bool,
-    enabled: bool,
-    kick: Option<OwnedFd>,
-    call: Option<Arc<OwnedFd>>,
+pub(super) struct Ring {
+    pub size: u32,
+    pub addresses: Option<Layout>,
+    /// Where it goes on: a packed ring without a record, that is; a split ring does where its used index says.
+    pub base: u32,
+    pub started: bool,
+    pub enabled: bool,
+    pub kick: Option<OwnedFd>,
+    pub call: Option<Arc<OwnedFd>>,
+    /// By what the front end hears that the ring is broken.
+    pub error: Option<OwnedFd>,
 }
 
 /// The device as its front end sees it.
@@ -74,19 +77,25 @@ struct Ring {
 /// the next pair's.
 pub(super) struct Session {
     places: Vec<Place>,
-    rings: Vec<Ring>,
+    pub(super) rings: Vec<Ring>,
     running: Arc<Running>,
+    pub(super) mac: [u8; 6],
+    pub(super) mtu: u32,
     /// What we offer.
-    offered: u64,
+    pub(super) offered: u64,
+    /// What of it the front end uses.
+    pub(super) features: u64,
+    /// The regions of memory, and what they became.
+    pub(super) table: Vec<(RegionSpec, File)>,
     memory: Option<Arc<GuestMemory>>,
-    features: u64,
+    pub(super) inflight: Option<Inflight>,
+    announcement: Arc<Announcement>,
     status: SharedStatus,
-    /// Raised when a ring is broken or memory is lost.
-    alarm: Arc<Alarm>,
+    pub(super) alarm: Arc<Alarm>,
 }
 
 /// An error that says why, for the port's reason.
-fn refuse(reason: Reason, detail: impl std::fmt::Display) -> Error {
+pub(super) fn refuse(reason: Reason, detail: impl std::fmt::Display) -> Error {
     Error::ReqHandlerError(io::Error::new(io::ErrorKind::InvalidInput, reason.because(detail)))
 }
 
@@ -97,14 +106,27 @@ impl Session {
         running: Arc<Running>,
         status: SharedStatus,
         alarm: Arc<Alarm>,
+        announcement: Arc<Announcement>,
         settings: &Settings,
     ) -> Session {
-        let rings = places.iter().map(|_| Ring::default()).collect();
-        let offered = features::offered(settings);
-        Session { places, rings, running, offered, memory: None, features: 0, status, alarm }
+        Session {
+            rings: places.iter().map(|_| Ring::default()).collect(),
+            places,
+            running,
+            mac: settings.mac,
+            mtu: settings.mtu,
+            offered: features::offered(settings),
+            features: 0,
+            table: Vec::new(),
+            memory: None,
+            inflight: None,
+            announcement,
+            status,
+            alarm,
+        }
     }
 
-    fn tell(&self, tell: impl FnOnce(&mut Status)) {
+    pub(super) fn tell(&self, tell: impl FnOnce(&mut Status)) {
         tell(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -137,20 +159,23 @@ impl Session {
         self.tell(|status| *status = Status { reason, resets: status.resets, ..Status::default() });
     }
 
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.stop_all();
         if self.rings.iter().any(|ring| ring.started) {
             self.tell(|status| status.resets += 1);
         }
         self.rings.fill_with(Ring::default);
-        self.memory = None;
+        self.table.clear();
+        (self.memory, self.inflight) = (None, None);
         self.features = 0;
+        self.tell(|status| (status.negotiated, status.mtu) = (0, None));
     }
 
     /// Why memory or a ring is out of use, if it is.
     pub(super) fn broken(&mut self) -> Option<String> {
         // First: what a ring reads there afterwards breaks the rules, too.
-        if let Some(guest) = self.memory.as_ref().and_then(|memory| memory.lost()) {
+        let inflight = self.inflight.as_ref().map(|inflight| &inflight.memory);
+        if let Some(guest) = self.memory.iter().chain(inflight).find_map(|memory| memory.lost()) {
             return Some(Reason::MemoryTruncated.because(format_args!(
                 "the file of the memory region at {guest:#x} was cut short, or has no memory"
             )));
@@ -159,6 +184,8 @@ impl Session {
             let lane = self.stop(index)?;
             if lane.broken.is_none() {
                 self.run(index);
+            } else if let Some(error) = &self.rings[index].error {
+                caller::call(error.as_fd());
             }
             let (pair, name) = (index / 2, if index % 2 == 0 { "receive" } else { "transmit" });
             lane.broken.map(|reason| {
@@ -167,16 +194,16 @@ impl Session {
         })
     }
 
-    fn stop_all(&mut self) {
+    pub(super) fn stop_all(&mut self) {
         (0..self.places.len()).for_each(|index| drop(self.stop(index)));
     }
 
-    fn run_all(&mut self) {
+    pub(super) fn run_all(&mut self) {
         (0..self.places.len()).for_each(|index| self.run(index));
     }
 
     /// Takes a ring from its worker.
-    fn stop(&mut self, index: usize) -> Option<Lane> {
+    pub(super) fn stop(&mut self, index: usize) -> Option<Lane> {
         self.running.set(index, false);
         let Place { owner, bell } = &mut self.places[index];
         let mut lane = owner.take()?;
@@ -198,12 +225,12 @@ impl Session {
         }
         let layout = Layout { size: ring.size, ..addresses };
         let terms = features::terms(self.features);
-        let split = match Split::new(memory.clone(), &layout, self.features & EVENT_IDX != 0, Direct) {
-            Ok(split) => split,
+        let queue = match self.queue(index, memory.clone(), &layout) {
+            Ok(queue) => queue,
             Err(reason) => return self.tell(|status| status.reason = Reason::BadRing.because(reason)),
         };
         let Place { owner, bell } = &mut self.places[index];
-        owner.put(Lane::new(Queue::Split(split), terms, ring.call.clone()));
+        owner.put(Lane::new(queue, terms, ring.call.clone()));
         if let Some(bell) = bell {
             if let Some(kick) = &ring.kick
                 && let Err(error) = bell.watch(kick.as_fd())
@@ -218,8 +245,24 @@ impl Session {
         self.running.set(index, true);
     }
 
+    /// The ring itself, of the kind that was agreed on.
+    fn queue(
+        &self,
+        index: usize,
+        memory: Arc<GuestMemory>,
+        layout: &Layout,
+    ) -> std::result::Result<Queue, BadRing> {
+        let event_index = self.features & EVENT_IDX != 0;
+        if self.features & RING_PACKED == 0 {
+            return Split::new(memory, layout, event_index, Direct).map(Queue::Split);
+        }
+        let style = Style { in_order: self.features & IN_ORDER != 0, event_index };
+        let record = self.inflight.as_ref().and_then(|inflight| inflight.record(index, layout.size));
+        Packed::new(memory, layout, style, self.rings[index].base, record, Direct).map(Queue::Packed)
+    }
+
     /// Changes what is known about a ring.
-    fn change(&mut self, index: u32, change: impl FnOnce(&mut Ring)) -> Result<()> {
+    pub(super) fn change(&mut self, index: u32, change: impl FnOnce(&mut Ring)) -> Result<()> {
         let index = self.check(index)?;
         self.stop(index);
         change(&mut self.rings[index]);
@@ -227,7 +270,7 @@ impl Session {
         Ok(())
     }
 
-    fn check(&self, index: u32) -> Result<usize> {
+    pub(super) fn check(&self, index: u32) -> Result<usize> {
         let rings = self.rings.len();
         let known = usize::try_from(index).ok().filter(|index| *index < rings);
         known.ok_or_else(|| {
@@ -241,201 +284,31 @@ impl Session {
         self.memory = memory;
         self.run_all();
     }
+
+    /// Maps the table of regions, which has changed.
+    pub(super) fn map(&mut self) -> Result<()> {
+        if self.table.len() > REGIONS {
+            return Err(refuse(Reason::Overflow, MemoryError::Count(self.table.len())));
+        }
+        // The old mapping goes first: it may be most of what there is.
+        self.remember(None);
+        let copies = self.table.iter().map(|(spec, file)| Ok((*spec, file.try_clone()?)));
+        let copies =
+            copies.collect::<io::Result<Vec<_>>>().map_err(|error| refuse(Reason::BadMessage, error))?;
+        let memory = GuestMemory::map(copies, Some(&self.alarm));
+        self.remember(Some(Arc::new(memory.map_err(|error| refuse(Reason::BadMessage, error))?)));
+        Ok(())
+    }
+
+    /// Has the switch receive a frame from `mac`.
+    pub(super) fn announce(&self, mac: [u8; 6]) {
+        if let Some(bell) = self.places.iter().find_map(|place| place.bell.as_ref()) {
+            self.announcement.ask(mac, bell);
+        }
+    }
 }
 
 /// A descriptor of the other side's, if it gave one.
-fn descriptor(file: Option<File>) -> Result<Option<OwnedFd>> {
+pub(super) fn descriptor(file: Option<File>) -> Result<Option<OwnedFd>> {
     file.map(event::accept).transpose().map_err(|error| refuse(Reason::BadMessage, error))
-}
-
-impl VhostUserBackendReqHandlerMut for Session {
-    fn set_owner(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn reset_owner(&mut self) -> Result<()> {
-        self.forget();
-        Ok(())
-    }
-
-    fn reset_device(&mut self) -> Result<()> {
-        self.forget();
-        Ok(())
-    }
-
-    fn get_features(&mut self) -> Result<u64> {
-        Ok(self.offered)
-    }
-
-    fn set_features(&mut self, features: u64) -> Result<()> {
-        let alien = features & !self.offered;
-        if alien != 0 {
-            return Err(refuse(Reason::BadMessage, format_args!("features {alien:#x} were not offered")));
-        }
-        self.stop_all();
-        self.features = features;
-        self.tell(|status| status.negotiated = features);
-        if features & PROTOCOL_FEATURES == 0 {
-            // There is no message that enables.
-            self.rings.iter_mut().for_each(|ring| ring.enabled = true);
-        }
-        self.run_all();
-        Ok(())
-    }
-
-    fn set_mem_table(
-        &mut self,
-        regions: &[VhostUserMemoryRegion],
-        files: Vec<File>,
-        _postcopy: Option<bool>,
-    ) -> Result<Option<Vec<VhostUserMemoryRegionBase>>> {
-        let specs = regions.iter().map(|region| RegionSpec {
-            guest: region.guest_phys_addr,
-            user: region.user_addr,
-            bytes: region.memory_size,
-            offset: region.mmap_offset,
-        });
-        // The old mapping goes first: it may be most of what there is.
-        self.remember(None);
-        let memory = GuestMemory::map(specs.zip(files), Some(&self.alarm)).map_err(|error| {
-            let many = matches!(error, MemoryError::Count(_));
-            refuse(if many { Reason::Overflow } else { Reason::BadMessage }, error)
-        })?;
-        self.remember(Some(Arc::new(memory)));
-        Ok(None)
-    }
-
-    fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
-        if num > RING.into() {
-            return Err(refuse(Reason::Overflow, BadRing::Size(num)));
-        }
-        self.change(index, |ring| ring.size = num)
-    }
-
-    fn set_vring_addr(
-        &mut self,
-        index: u32,
-        _flags: VhostUserVringAddrFlags,
-        descriptor: u64,
-        used: u64,
-        available: u64,
-        _log: u64,
-    ) -> Result<()> {
-        let layout = Layout { size: 0, descriptors: descriptor, available, used };
-        self.change(index, |ring| ring.addresses = Some(layout))
-    }
-
-    fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
-        // Only told back: a ring goes on where its used index says.
-        self.change(index, |ring| ring.base = base)
-    }
-
-    fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
-        let at = self.check(index)?;
-        self.stop(at);
-        let ring = &mut self.rings[at];
-        let was_started = std::mem::take(&mut ring.started);
-        ring.kick = None;
-        let base = ring.base;
-        // A guest that is reset has all its rings stopped.
-        if was_started && !self.rings.iter().any(|ring| ring.started) {
-            self.tell(|status| status.resets += 1);
-        }
-        Ok(VhostUserVringState::new(index, base))
-    }
-
-    fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        let kick = descriptor(fd)?;
-        self.change(index.into(), |ring| (ring.started, ring.kick) = (true, kick))
-    }
-
-    fn set_vring_call(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        let call = descriptor(fd)?.map(Arc::new);
-        self.change(index.into(), |ring| ring.call = call)
-    }
-
-    fn set_vring_err(&mut self, index: u8, _fd: Option<File>) -> Result<()> {
-        self.check(index.into()).map(drop)
-    }
-
-    fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
-        Ok(VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK)
-    }
-
-    fn set_protocol_features(&mut self, _features: u64) -> Result<()> {
-        Ok(())
-    }
-
-    fn get_queue_num(&mut self) -> Result<u64> {
-        // In pairs, as every network front end takes it.
-        Ok((self.rings.len() / 2) as u64)
-    }
-
-    fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
-        self.change(index, |ring| ring.enabled = enable)
-    }
-
-    // What follows was not offered; the protocol crate lets none of it through.
-
-    fn get_config(&mut self, _offset: u32, _size: u32, _flags: VhostUserConfigFlags) -> Result<Vec<u8>> {
-        Err(refuse(Reason::BadMessage, "GET_CONFIG was not offered"))
-    }
-
-    fn set_config(&mut self, _offset: u32, _buf: &[u8], _flags: VhostUserConfigFlags) -> Result<()> {
-        Err(refuse(Reason::BadMessage, "SET_CONFIG was not offered"))
-    }
-
-    fn set_gpu_socket(&mut self, _gpu_backend: GpuBackend) -> Result<()> {
-        Err(refuse(Reason::BadMessage, "this is no GPU"))
-    }
-
-    fn get_shared_object(&mut self, _uuid: VhostUserSharedMsg) -> Result<File> {
-        Err(refuse(Reason::BadMessage, "GET_SHARED_OBJECT was not offered"))
-    }
-
-    fn get_inflight_fd(&mut self, _inflight: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        Err(refuse(Reason::BadMessage, "GET_INFLIGHT_FD was not offered"))
-    }
-
-    fn set_inflight_fd(&mut self, _inflight: &VhostUserInflight, _file: File) -> Result<()> {
-        Err(refuse(Reason::BadMessage, "SET_INFLIGHT_FD was not offered"))
-    }
-
-    fn get_max_mem_slots(&mut self) -> Result<u64> {
-        Err(refuse(Reason::BadMessage, "GET_MAX_MEM_SLOTS was not offered"))
-    }
-
-    fn add_mem_region(
-        &mut self,
-        _region: &VhostUserSingleMemoryRegion,
-        _fd: File,
-        _postcopy: Option<bool>,
-    ) -> Result<Option<VhostUserMemoryRegionBase>> {
-        Err(refuse(Reason::BadMessage, "ADD_MEM_REG was not offered"))
-    }
-
-    fn remove_mem_region(&mut self, _region: &VhostUserSingleMemoryRegion) -> Result<()> {
-        Err(refuse(Reason::BadMessage, "REM_MEM_REG was not offered"))
-    }
-
-    fn set_device_state_fd(
-        &mut self,
-        _direction: VhostTransferStateDirection,
-        _phase: VhostTransferStatePhase,
-        _fd: File,
-    ) -> Result<Option<File>> {
-        Err(refuse(Reason::BadMessage, "SET_DEVICE_STATE_FD was not offered"))
-    }
-
-    fn check_device_state(&mut self) -> Result<()> {
-        Err(refuse(Reason::BadMessage, "CHECK_DEVICE_STATE was not offered"))
-    }
-
-    fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {
-        Err(refuse(Reason::BadMessage, "GET_SHMEM_CONFIG was not offered"))
-    }
-
-    fn set_log_base(&mut self, _log: &VhostUserLog, _file: File) -> Result<()> {
-        Err(refuse(Reason::BadMessage, "SET_LOG_BASE was not offered"))
-    }
 }

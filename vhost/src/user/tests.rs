@@ -14,6 +14,10 @@ use crate::driver::frontend::{End, PLAIN};
 use crate::driver::ring::NEXT;
 use vhost_protocol::VhostBackend;
 use vhost_protocol::vhost_user::VhostUserFrontend;
+use vhost_protocol::vhost_user::message::{VhostUserConfigFlags, VhostUserInflight};
+
+/// All features that the front end can use: its rings are split ones.
+const ALL: u64 = !(1 << 34);
 
 /// A folder that is gone afterwards.
 struct Folder(PathBuf);
@@ -116,7 +120,7 @@ fn frames_pass_in_both_modes_and_again_after_the_other_end_came_back() {
         let mut rig = Rig::new(folder.settings(mode));
         assert!(!rig.port.link().up && rig.port.link().reason.starts_with("disconnected"));
         assert_eq!(rig.echo(), 0);
-        for (session, features) in (0..).zip([PLAIN, u64::MAX, 0]) {
+        for (session, features) in (0..).zip([PLAIN, ALL, 0]) {
             let stream = match &theirs {
                 Some(listener) => listener.accept().unwrap().0,
                 None => UnixStream::connect(folder.socket()).unwrap(),
@@ -127,7 +131,7 @@ fn frames_pass_in_both_modes_and_again_after_the_other_end_came_back() {
             assert_eq!((peer.connected, peer.ring, peer.queues_enabled), (true, Some("split"), 1));
             assert!(peer.features.contains(&"version_1") && peer.resets == session);
             let all = Features::VIRTIO;
-            assert_eq!(rig.port.features(), if features == u64::MAX { all } else { Features::NONE });
+            assert_eq!(rig.port.features(), if features == ALL { all } else { Features::NONE });
             rig.traffic(&mut end, 2000);
             drop(end);
             wait_until("the link to be down", || !rig.port.link().up);
@@ -148,7 +152,7 @@ fn frames_pass_in_both_modes_and_again_after_the_other_end_came_back() {
 fn every_worker_reaches_the_pairs_that_the_guest_has_enabled() {
     let folder = Folder::new("pairs");
     let mut rig = Rig::new(Settings { queues: 8, ..folder.settings(Mode::Server) });
-    let mut end = End::new(UnixStream::connect(folder.socket()).unwrap(), 64, u64::MAX).unwrap();
+    let mut end = End::new(UnixStream::connect(folder.socket()).unwrap(), 64, ALL).unwrap();
     rig.wait_up();
     assert_eq!(rig.others.len(), 7);
     rig.traffic(&mut end, 100);
@@ -283,6 +287,128 @@ fn messages_that_cannot_be_end_the_connection_with_a_reason() {
         rig.wait_up();
         attack(&mut end);
         wait_until(reason, || rig.port.link().reason.contains(reason) && !rig.port.link().up);
+    }
+}
+
+/// A connected front end that uses all of the protocol, and its socket.
+fn full_end(rig: &Rig, folder: &Folder) -> (End, UnixStream) {
+    let stream = UnixStream::connect(folder.socket()).unwrap();
+    let socket = stream.try_clone().unwrap();
+    let mut end = End::new(stream, 64, ALL).unwrap();
+    let offered = end.frontend().get_protocol_features().unwrap();
+    end.frontend().set_protocol_features(offered).unwrap();
+    rig.wait_up();
+    (end, socket)
+}
+
+#[test]
+fn the_configuration_of_the_device_can_be_read() {
+    let folder = Folder::new("config");
+    let rig = Rig::new(Settings { queues: 3, mtu: 9000, ..folder.settings(Mode::Server) });
+    let (mut end, _socket) = full_end(&rig, &folder);
+    assert_eq!(end.frontend().get_queue_num().unwrap(), 3);
+    let flags = VhostUserConfigFlags::empty();
+    let (_, config) = end.frontend().get_config(0, 12, flags, &[0; 12]).unwrap();
+    assert_eq!(config, [2, 0, 0, 0, 0, 1, 1, 0, 3, 0, 0x28, 0x23]);
+    let (_, config) = end.frontend().get_config(8, 100, flags, &[0; 100]).unwrap();
+    assert_eq!((config.len(), &config[..5]), (100, &[3, 0, 0x28, 0x23, 0][..]));
+}
+
+/// Sends a message that the protocol crate does not know, and gives what it is answered.
+fn say(mut socket: &UnixStream, request: u32, body: [u8; 8]) -> u64 {
+    let header = [request, 1 | 1 << 3, 8].map(u32::to_ne_bytes).concat();
+    std::io::Write::write_all(&mut socket, &[&header[..], &body].concat()).unwrap();
+    let mut answer = [0; 20];
+    std::io::Read::read_exact(&mut socket, &mut answer).unwrap();
+    assert_eq!(answer[..8], [request, 1 | 1 << 2].map(u32::to_ne_bytes).concat());
+    u64::from_ne_bytes(answer[12..].try_into().unwrap())
+}
+
+#[test]
+fn a_guest_may_have_a_smaller_mtu() {
+    let folder = Folder::new("mtu");
+    let rig = Rig::new(folder.settings(Mode::Server));
+    let (end, socket) = full_end(&rig, &folder);
+    for (mtu, refused, has) in [(1400u64, 0, 1400), (1501, 1, 1400), (67, 1, 1400), (u64::MAX, 1, 1400)] {
+        assert_eq!(say(&socket, 20, mtu.to_ne_bytes()), refused, "{mtu}");
+        assert_eq!(rig.port.mtu(), has);
+    }
+    drop((end, socket));
+    wait_until("it is gone", || rig.port.mtu() == 1500);
+}
+
+#[test]
+fn a_guest_that_moved_is_announced() {
+    let folder = Folder::new("rarp");
+    let mut rig = Rig::new(folder.settings(Mode::Server));
+    let (mut end, socket) = full_end(&rig, &folder);
+    rig.traffic(&mut end, 100);
+    assert!(!rig.rx.arm());
+    assert_eq!(say(&socket, 19, [2, 0, 0, 0, 0, 9, 0, 0]), 0);
+    assert!(rig.rx.arm());
+    // Comes back to the guest as all does here: from the address, to everybody, RFC 903.
+    assert_eq!(rig.echo(), 1);
+    let (_, frame) = end.receive().unwrap();
+    let address = [2, 0, 0, 0, 0, 9];
+    let asked = [&[0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3][..], &address, &[0; 4], &address].concat();
+    assert_eq!((frame.len(), &frame[..38]), (60, &[&[0xff; 6][..], &address, &asked].concat()[..]));
+    assert_eq!(rig.echo(), 0);
+    rig.traffic(&mut end, 100);
+}
+
+#[test]
+fn regions_of_memory_come_and_go() {
+    let folder = Folder::new("regions");
+    let mut rig = Rig::new(folder.settings(Mode::Server));
+    let (mut end, _socket) = full_end(&rig, &folder);
+    assert_eq!(end.frontend().get_max_mem_slots().unwrap(), 32);
+    let file = crate::driver::memfd(1 << 20).unwrap();
+    let region = |at: u64| vhost_protocol::VhostUserMemoryRegionInfo {
+        guest_phys_addr: at << 20,
+        memory_size: 1 << 20,
+        userspace_addr: at << 20,
+        mmap_offset: 0,
+        mmap_handle: std::os::fd::AsRawFd::as_raw_fd(&file),
+    };
+    for at in 1..32 {
+        end.frontend().add_mem_region(&region(at)).unwrap();
+    }
+    rig.traffic(&mut end, 200);
+    for at in 1..16 {
+        end.frontend().remove_mem_region(&region(at)).unwrap();
+    }
+    rig.traffic(&mut end, 200);
+    assert!(end.frontend().remove_mem_region(&region(1)).is_err());
+    wait_until("an end", || rig.port.link().reason.starts_with("bad-message: there is no region"));
+    let (mut end, _socket) = full_end(&rig, &folder);
+    for at in 1..32 {
+        end.frontend().add_mem_region(&region(at)).unwrap();
+    }
+    assert!(end.frontend().add_mem_region(&region(32)).is_err());
+    wait_until("an end", || rig.port.link().reason.starts_with("overflow: 33 memory regions"));
+}
+
+#[test]
+fn an_inflight_region_is_made_and_taken_back() {
+    let folder = Folder::new("inflight");
+    let mut rig = Rig::new(folder.settings(Mode::Server));
+    let (mut end, socket) = full_end(&rig, &folder);
+    let wanted = VhostUserInflight::new(0, 0, 2, 64);
+    let (region, file) = end.frontend().get_inflight_fd(&wanted).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), region.mmap_size);
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+    end.frontend().set_inflight_fd(&region, fd).unwrap();
+    rig.traffic(&mut end, 100);
+    drop((end, socket));
+    for (queues, size, bytes, reason) in [
+        (3, 64, u64::MAX, "overflow: "),
+        (2, 32_769, u64::MAX, "overflow: "),
+        (2, 64, 64, "bad-message: an inflight"),
+    ] {
+        let (mut end, _socket) = full_end(&rig, &folder);
+        let region = VhostUserInflight::new(bytes, 0, queues, size);
+        assert!(end.frontend().set_inflight_fd(&region, fd).is_err());
+        wait_until(reason, || rig.port.link().reason.starts_with(reason));
     }
 }
 

@@ -30,7 +30,7 @@ const IN_PLACE: [&str; 9] =
 
 /// Keys of `[[port]]` for which it is enough to open the same device again. A port that moves to another
 /// bridge is among them, so that nothing that was learned or cached about it moves along.
-const REOPEN: [&str; 10] = [
+const REOPEN: [&str; 11] = [
     "bridge",
     "queues",
     "mtu",
@@ -41,6 +41,7 @@ const REOPEN: [&str; 10] = [
     "socket_mode",
     "socket_group",
     "offloads",
+    "packed",
 ];
 
 /// One thing to do. [`Step::inverse`] undoes it.

@@ -94,12 +94,12 @@ impl State {
         }
     }
 
-    /// Tells the workers when a port takes other frames than before: what a guest takes is agreed on while its
-    /// port is open.
+    /// Tells the workers when a port takes other or longer frames than before: what a guest takes is agreed on while
+    /// its port is open.
     fn notice_features(&mut self) {
         let differs = |port: &Running| {
             let Some((open, known)) = port.open().zip(self.snapshot.port(port.index)) else { return false };
-            open.features() != known.features
+            open.features() != known.features || open.mtu() != known.mtu
         };
         if self.ports.values().any(differs) {
             self.publish();

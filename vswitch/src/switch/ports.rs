@@ -246,6 +246,7 @@ pub fn open(port: &schema::Port, arena: &Arena, workers: usize) -> Result<Box<dy
                 mtu: user.mtu.into(),
                 queues: port.queues.unwrap_or(1),
                 offloads: user.offloads,
+                packed: user.packed,
                 socket_mode: user.socket_mode.bits(),
                 socket_group: user.socket_group.clone(),
             };

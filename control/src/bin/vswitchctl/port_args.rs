@@ -82,6 +82,9 @@ pub(crate) struct PortArgs {
     /// vhost-user: whether partial checksums and frames of up to 64 KB pass
     #[arg(long, value_name = "BOOL")]
     offloads: Option<bool>,
+    /// vhost-user: whether packed rings may be used
+    #[arg(long, value_name = "BOOL")]
+    packed: Option<bool>,
     /// afxdp, packet: take the device although the host has addresses on it
     #[arg(long)]
     exclusive: bool,
@@ -137,6 +140,7 @@ impl PortArgs {
             ("socket", text(&self.port_socket)),
             ("socket_mode", text(&self.socket_mode)),
             ("socket_group", text(&self.socket_group)),
+            ("packed", self.packed.map(|packed| json!(packed))),
             ("offloads", self.offloads.map(|offloads| json!(offloads))),
             ("read", text(&self.read)),
             ("write", text(&self.write)),
@@ -218,9 +222,10 @@ mod tests {
             panic!("another type")
         };
         assert!(vhost.socket.as_os_str() == "/s" && vhost.mode.as_str() == "client" && !vhost.offloads);
-        let line = "add p --bridge b --type vhost-user --port-socket /s --socket-mode 0600 --socket-group 7";
+        let line = "add p --bridge b --type vhost-user --port-socket /s --socket-mode 0600 --socket-group 7 --packed false";
         let PortKind::VhostUser(vhost) = port(line).unwrap().kind else { panic!("another type") };
         assert_eq!((vhost.socket_mode.bits(), vhost.socket_group.as_deref()), (0o600, Some("7")));
+        assert!(vhost.offloads && !vhost.packed);
         let veth =
             port("add p --bridge b --type veth --driver afxdp --trunk all --hairpin --fdb-limit 9").unwrap();
         assert!(matches!(&veth.vlan, VlanMode::Trunk { vlans, native: None } if vlans.is_all()));
