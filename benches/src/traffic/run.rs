@@ -163,6 +163,8 @@ impl<const WORDS: usize> Run<WORDS> {
         self.turns(&mut wires, |run, now| {
             now < warm || run.directions.iter().any(|way| way.sent < way.flows.round() as u64)
         })?;
+        // For those who read the switch's counters meanwhile.
+        eprintln!("measuring");
         self.count.latency.reset();
         let before = self.totals();
         (self.count.bytes, self.count.reordered, self.count.stalls, self.count.foreign) = (0, 0, 0, 0);
@@ -194,6 +196,9 @@ impl<const WORDS: usize> Run<WORDS> {
     }
 
     /// Turn after turn as long as it is to go on; the cycles of those in which there was something to do.
+    ///
+    /// A turn first asks for all the lines that it will touch, of both directions, and then touches them: what costs
+    /// is that they come from the switch's core, one after the other or all at once.
     fn turns(
         &mut self,
         wires: &mut [(&mut Queue, &mut Queue); 2],
@@ -201,72 +206,91 @@ impl<const WORDS: usize> Run<WORDS> {
     ) -> Result<u64, DeviceFault> {
         let (mut busy, mut now) = (0, cycles());
         while on(self, now) {
-            let mut done = 0;
+            let burst = self.plan.burst;
+            for (transmit, receive) in wires.iter() {
+                transmit.fetch();
+                receive.fetch();
+            }
+            let mut waiting = [0; 2];
+            for (waiting, (transmit, receive)) in waiting.iter_mut().zip(wires.iter_mut()) {
+                *waiting = receive.waiting(burst, Flows::<WORDS>::BYTES);
+                transmit.waiting(0, 0);
+            }
+            let mut frames = [0; 2];
+            for (i, (transmit, _)) in wires.iter_mut().enumerate() {
+                frames[i] = self.allowed(i, transmit.reclaim()?, now);
+                transmit.prefetch(frames[i], (self.plan.size + 8).min(FETCHED));
+            }
             for (i, (transmit, receive)) in wires.iter_mut().enumerate() {
-                done += self.send(i, transmit, now)?;
-                done += self.receive(i, receive, now)?;
+                self.receive(i, receive, waiting[i])?;
+                self.send(i, transmit, frames[i], now);
+            }
+            for (transmit, receive) in wires.iter_mut() {
+                transmit.show();
+                receive.show();
+            }
+            for (transmit, receive) in wires.iter_mut() {
+                transmit.kick();
+                receive.kick();
             }
             let then = std::mem::replace(&mut now, cycles());
-            busy += if done > 0 { now - then } else { 0 };
+            busy += if waiting != [0; 2] || frames != [0; 2] { now - then } else { 0 };
         }
         Ok(busy)
     }
 
-    /// Sends what may be sent now of a direction.
+    /// How many frames of a direction may be sent now, of `room` that the ring has room for.
     #[inline]
-    fn send(&mut self, way: usize, queue: &mut Queue, now: u64) -> Result<u64, DeviceFault> {
-        let way = &mut self.directions[way];
-        let room = queue.reclaim()?;
-        let frames = match self.plan.load {
+    fn allowed(&self, way: usize, room: u16, now: u64) -> u16 {
+        let (way, most) = (&self.directions[way], room.min(self.plan.burst));
+        match self.plan.load {
             Load::Window(window) => {
                 let free = window.saturating_sub(way.sent.saturating_sub(way.next));
-                let most = free.min(room.min(self.plan.burst).into());
                 // Not one by one when the window is full.
-                if most < u64::from(self.plan.burst) && free < window { 0 } else { most }
+                if free < u64::from(self.plan.burst) && free < window {
+                    0
+                } else {
+                    free.min(most.into()) as u16
+                }
             }
             Load::Paced(_) => {
                 let due = ((now as f64 - way.due) / self.interval).floor() + 1.0;
-                due.clamp(0.0, room.min(self.plan.burst).into()) as u64
+                due.clamp(0.0, most.into()) as u16
             }
-        };
-        if frames == 0 {
-            return Ok(0);
         }
-        queue.prefetch(frames as u16, (self.plan.size + 8).min(FETCHED));
+    }
+
+    #[inline]
+    fn send(&mut self, way: usize, queue: &mut Queue, frames: u16, now: u64) {
+        let way = &mut self.directions[way];
         for _ in 0..frames {
-            let due = if let Load::Paced(_) = self.plan.load {
-                let due = way.due as u64;
+            let mut due = now;
+            if let Load::Paced(_) = self.plan.load {
+                due = way.due as u64;
                 way.due += self.interval;
-                due
-            } else {
-                now
-            };
+            }
             if !queue.send_words(way.flows.next(way.sent, due), &self.rest) {
                 break;
             }
             way.sent += 1;
         }
-        queue.publish();
-        Ok(frames)
     }
 
-    /// Receives what has come of a direction.
+    /// Receives what has come of a direction: the frames in `waiting` buffers.
     #[inline]
-    fn receive(&mut self, way: usize, queue: &mut Queue, now: u64) -> Result<u64, DeviceFault> {
+    fn receive(&mut self, way: usize, queue: &mut Queue, waiting: u16) -> Result<(), DeviceFault> {
         let (count, sampled) = (&mut self.count, matches!(self.plan.load, Load::Window(_)));
         let way = &mut self.directions[way];
-        let waiting = queue.waiting(self.plan.burst, Flows::<WORDS>::BYTES);
+        let (now, bytes) = (cycles(), self.plan.size as u64 + 8);
         if waiting == 0 {
             if now.saturating_sub(way.last) > (STALL.as_secs_f64() * self.hertz) as u64 {
                 count.stalls += u64::from(way.sent > way.next);
                 (way.next, way.last) = (way.sent, now);
             }
-            return Ok(0);
+            return Ok(());
         }
-        let (mut frames, now, bytes) = (0, cycles(), self.plan.size as u64 + 8);
-        while frames < u64::from(waiting.min(self.plan.burst)) {
+        for _ in 0..waiting {
             let Some(frame) = queue.receive()? else { break };
-            frames += 1;
             let seen = way.flows.read(&frame.head_words()).filter(|_| frame.bytes() == bytes);
             let Some(Seen { number, due }) = seen else {
                 count.foreign += 1;
@@ -280,9 +304,8 @@ impl<const WORDS: usize> Run<WORDS> {
                 count.latency.saturating_record(now.saturating_sub(due));
             }
         }
-        queue.publish();
         way.last = now;
-        Ok(frames)
+        Ok(())
     }
 
     /// Receives what is still on its way.
@@ -290,7 +313,9 @@ impl<const WORDS: usize> Run<WORDS> {
         let end = cycles() + self.cycles_of(DRAIN);
         while cycles() < end && self.totals().0 > self.totals().1 {
             for (i, (_, receive)) in wires.iter_mut().enumerate() {
-                self.receive(i, receive, cycles())?;
+                let waiting = receive.waiting(self.plan.burst, 0);
+                self.receive(i, receive, waiting)?;
+                receive.publish();
             }
         }
         Ok(())

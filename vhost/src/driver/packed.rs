@@ -9,6 +9,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
 
+use pmd::prefetch::{for_reading, for_writing};
+
 use super::memory::{Outside, SharedMemory, USER};
 use super::ring::{LINE, NEXT, checked};
 use crate::ring::Layout;
@@ -22,36 +24,46 @@ pub const USED: u16 = 1 << 15;
 const DISABLE: u16 = 1;
 const AT: u16 = 2;
 
-/// A place in the ring: an index and a wrap counter.
+/// A place in the ring: an index, and a wrap counter above it, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Spot {
-    index: u16,
-    wrap: bool,
-}
+struct Spot(u32);
 
 impl Spot {
-    const START: Spot = Spot { index: 0, wrap: true };
+    const WRAP: u32 = 1 << 16;
+    const START: Spot = Spot(Spot::WRAP);
+
+    #[inline]
+    fn index(self) -> u16 {
+        self.0 as u16
+    }
+
+    #[inline]
+    fn wrap(self) -> bool {
+        self.0 & Spot::WRAP != 0
+    }
 
     #[inline]
     fn plus(self, entries: u16, size: u16) -> Spot {
-        let index = u32::from(self.index) + u32::from(entries);
-        if index >= u32::from(size) {
-            Spot { index: (index - u32::from(size)) as u16, wrap: !self.wrap }
-        } else {
-            Spot { index: index as u16, wrap: self.wrap }
+        let next = Spot(self.0 + u32::from(entries));
+        if u32::from(self.index()) + u32::from(entries) < u32::from(size) {
+            return next;
         }
+        Spot((next.0 - u32::from(size)) ^ Spot::WRAP)
     }
 
     #[inline]
     fn available(self) -> u16 {
-        if self.wrap { AVAILABLE } else { USED }
+        if self.wrap() { AVAILABLE } else { USED }
     }
 
     #[inline]
     fn is_used(self, flags: u16) -> bool {
-        (flags & AVAILABLE != 0) == self.wrap && (flags & USED != 0) == self.wrap
+        (flags & AVAILABLE != 0) == self.wrap() && (flags & USED != 0) == self.wrap()
     }
 }
+
+/// Descriptors on a cache line.
+const ENTRIES: u16 = 4;
 
 /// The driver side of a packed virtqueue.
 pub struct PackedDriver {
@@ -69,11 +81,15 @@ pub struct PackedDriver {
     next: Spot,
     /// Where what the device was not shown yet begins.
     shown: Spot,
+    /// Up to where it was looked whether the device wants to be kicked.
+    asked: Spot,
     /// The second word of the descriptor there.
     held: Option<u64>,
     /// The next entry to be collected.
     collected: Spot,
     event_index: bool,
+    /// How many were waiting when it was looked last.
+    before: u16,
 }
 
 // SAFETY: the pointers are into the memory that the value keeps; one thread at a time has the value.
@@ -103,9 +119,11 @@ impl PackedDriver {
             entries: vec![1; size.into()].into(),
             next: Spot::START,
             shown: Spot::START,
+            asked: Spot::START,
             held: None,
             collected: Spot::START,
             event_index: false,
+            before: 0,
         })
     }
 
@@ -149,39 +167,56 @@ impl PackedDriver {
             let spot = self.next;
             let more = if i + 1 < buffers.len() { NEXT } else { 0 };
             let second = second_word(bytes, id, flags | more | spot.available());
-            self.word(spot.index, 0).store(address.to_le(), Ordering::Relaxed);
+            self.word(spot.index(), 0).store(address.to_le(), Ordering::Relaxed);
             if spot == self.shown && self.held.is_none() {
                 self.held = Some(second);
             } else {
-                self.word(spot.index, 1).store(second.to_le(), Ordering::Relaxed);
+                self.word(spot.index(), 1).store(second.to_le(), Ordering::Relaxed);
             }
             self.next = spot.plus(1, self.size);
         }
         self.entries[usize::from(id & (self.size - 1))] = buffers.len() as u16;
     }
 
-    /// Shows the device what was staged. True if it is to be kicked.
+    /// Shows the device what was staged.
     #[inline]
-    pub fn publish(&mut self) -> bool {
-        let Some(second) = self.held.take() else { return false };
-        let before = std::mem::replace(&mut self.shown, self.next);
-        self.word(before.index, 1).store(second.to_le(), Ordering::Release);
+    pub fn publish(&mut self) {
+        if let Some(second) = self.held.take() {
+            let first = std::mem::replace(&mut self.shown, self.next);
+            self.word(first.index(), 1).store(second.to_le(), Ordering::Release);
+        }
+    }
+
+    /// Whether the device is to be kicked for what it was shown since it was asked last.
+    #[inline]
+    pub fn is_kick_due(&mut self) -> bool {
+        if self.asked == self.shown {
+            return false;
+        }
+        let before = std::mem::replace(&mut self.asked, self.shown);
         // The device asks for kicks and then looks whether there is something (section 2.8.21.3.1).
         fence(Ordering::SeqCst);
         let (position, flags) = self.kick_event();
         match flags & 0b11 {
             DISABLE => false,
             AT if self.event_index => {
-                // Whether the position is among the entries from `before` on to `shown`, both on one line.
-                let size = i32::from(self.size);
+                // Whether the position is among the entries from `before` on to `shown`, all on one line.
                 let line = |index: u16, wrap| {
-                    if wrap == self.shown.wrap { i32::from(index) } else { i32::from(index) - size }
+                    let shift = if wrap == self.shown.wrap() { 0 } else { i32::from(self.size) };
+                    i32::from(index) - shift
                 };
                 let wanted = line(position & !(1 << 15), position >> 15 == 1);
-                (line(before.index, before.wrap)..i32::from(self.shown.index)).contains(&wanted)
+                (line(before.index(), before.wrap())..i32::from(self.shown.index())).contains(&wanted)
             }
             _ => true,
         }
+    }
+
+    /// Fetches what [`waiting`](Self::waiting) looks at first.
+    #[inline]
+    pub fn fetch(&self) {
+        let word: *const AtomicU64 = self.word(self.collected.index(), 1);
+        for_reading(word.cast());
     }
 
     /// How many chains the device has given back from the next one on; more than `limit` are counted as that. With
@@ -189,11 +224,19 @@ impl PackedDriver {
     #[inline]
     pub fn waiting(&mut self, limit: u16) -> u16 {
         let (mut spot, mut count) = (self.collected, 0);
-        while count < limit && spot.is_used(self.flags(spot.index)) {
-            let id = (u64::from_le(self.word(spot.index, 1).load(Ordering::Relaxed)) >> 32) as u16;
+        if limit > 0 && spot.is_used(self.flags(spot.index())) {
+            // Most probably as many as before. They are written again when they have been collected.
+            for i in (ENTRIES..self.before.min(limit)).step_by(ENTRIES.into()) {
+                let word: *const AtomicU64 = self.word(spot.plus(i, self.size).index(), 0);
+                for_writing(word.cast());
+            }
+        }
+        while count < limit && spot.is_used(self.flags(spot.index())) {
+            let id = (u64::from_le(self.word(spot.index(), 1).load(Ordering::Relaxed)) >> 32) as u16;
             spot = spot.plus(self.entries[usize::from(id & (self.size - 1))], self.size);
             count += 1;
         }
+        self.before = count;
         count
     }
 
@@ -206,7 +249,7 @@ impl PackedDriver {
     /// stays the next one until [`advance`](Self::advance).
     #[inline]
     pub fn peek(&mut self) -> Option<(u32, u32)> {
-        let word = u64::from_le(self.word(self.collected.index, 1).load(Ordering::Acquire));
+        let word = u64::from_le(self.word(self.collected.index(), 1).load(Ordering::Acquire));
         let used = self.collected.is_used((word >> 48) as u16);
         used.then_some(((word >> 32) as u32 & 0xffff, word as u32))
     }

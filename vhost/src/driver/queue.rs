@@ -107,10 +107,11 @@ pub struct Queue {
     stride: u64,
     first: NonNull<u8>,
     /// Buffers by place: from `taken` to `given` the device has them, in this order; the others are ours, in the
-    /// order in which they are used next. Places are counted on for ever, modulo the ring's size.
+    /// order in which they are used next. Places are counted on for ever, modulo the ring's size; as whole words, for
+    /// two halves that are stored apart and loaded together would make each frame wait for the one before.
     order: Box<[u16]>,
-    given: u16,
-    taken: u16,
+    given: u32,
+    taken: u32,
     /// Bytes written to the buffer at each place.
     written: Box<[u32]>,
     /// The last buffer of those that the device told about at once, and what it wrote to it.
@@ -126,7 +127,7 @@ unsafe impl Send for Queue {}
 pub struct Frame<'q> {
     queue: &'q Queue,
     /// The place of its first buffer, and how many there are.
-    place: u16,
+    place: u32,
     buffers: u16,
     bytes: u64,
 }
@@ -186,8 +187,8 @@ impl Queue {
     }
 
     #[inline]
-    fn at(&self, place: u16) -> usize {
-        usize::from(place & (self.shape.size - 1))
+    fn at(&self, place: u32) -> usize {
+        (place & (u32::from(self.shape.size) - 1)) as usize
     }
 
     #[inline]
@@ -198,7 +199,7 @@ impl Queue {
 
     #[inline]
     fn outstanding(&self) -> u16 {
-        self.given.wrapping_sub(self.taken)
+        self.given.wrapping_sub(self.taken) as u16
     }
 
     /// Buffers that a frame can be sent in.
@@ -209,7 +210,7 @@ impl Queue {
 
     /// Takes back a buffer that the device is done with: its place.
     #[inline]
-    fn collect(&mut self) -> Result<Option<u16>, DeviceFault> {
+    fn collect(&mut self) -> Result<Option<u32>, DeviceFault> {
         let place = self.taken;
         let slot = self.at(place);
         let written = if let Some((last, written)) = self.together {
@@ -241,7 +242,7 @@ impl Queue {
     #[cold]
     fn take_out_of_turn(&mut self, id: u32, written: u32) -> Result<u32, DeviceFault> {
         let fault = DeviceFault::Buffer(id);
-        let mut places = (0..self.outstanding()).map(|i| self.at(self.taken.wrapping_add(i)));
+        let mut places = (0..self.outstanding()).map(|i| self.at(self.taken.wrapping_add(i.into())));
         let (turn, found) =
             (0..).zip(&mut places).find(|(_, at)| u32::from(self.order[*at]) == id).ok_or(fault)?;
         if self.shape.in_order {
@@ -271,7 +272,7 @@ impl Queue {
     #[inline]
     pub fn prefetch(&self, frames: u16, bytes: usize) {
         for i in 0..frames.min(self.room()) {
-            let start = self.start(self.order[self.at(self.given.wrapping_add(i))]);
+            let start = self.start(self.order[self.at(self.given.wrapping_add(i.into()))]);
             for line in (0..bytes.min(self.shape.buffer as usize)).step_by(LINE as usize) {
                 for_writing(start.as_ptr().wrapping_add(line));
             }
@@ -359,7 +360,7 @@ impl Queue {
     pub fn waiting(&mut self, limit: u16, bytes: usize) -> u16 {
         let waiting = self.ring.waiting(limit).min(self.outstanding());
         for i in 0..waiting {
-            let start = self.start(self.order[self.at(self.taken.wrapping_add(i))]);
+            let start = self.start(self.order[self.at(self.taken.wrapping_add(i.into()))]);
             for line in (0..bytes.min(self.shape.buffer as usize)).step_by(LINE as usize) {
                 for_reading(start.as_ptr().wrapping_add(line));
             }
@@ -392,7 +393,7 @@ impl Queue {
 
     /// The first `N` bytes of the buffer at a place.
     #[inline]
-    fn head<const N: usize>(&self, place: u16) -> [u8; N] {
+    fn head<const N: usize>(&self, place: u32) -> [u8; N] {
         let start = self.start(self.order[self.at(place)]);
         let bytes = self.shape.buffer as usize;
         if N <= bytes {
@@ -423,15 +424,35 @@ impl Queue {
     /// Shows the device what was sent, or posts the buffers that were received from, and kicks it if it wants to be.
     #[inline]
     pub fn publish(&mut self) {
+        self.show();
+        self.kick();
+    }
+
+    /// The first half of [`publish`](Self::publish), for who has several queues to show: the second one waits until
+    /// all that was written has arrived.
+    #[inline]
+    pub fn show(&mut self) {
         if self.role == Role::Receive {
             while self.room() > 0 {
                 self.give(self.order[self.at(self.given)], self.shape.buffer);
             }
         }
-        if self.ring.publish() {
+        self.ring.publish();
+    }
+
+    /// The second half.
+    #[inline]
+    pub fn kick(&mut self) {
+        if self.ring.is_kick_due() {
             // A full counter is a kick, too.
             let _ = self.kick.write(1);
         }
+    }
+
+    /// Fetches what [`waiting`](Self::waiting) looks at first.
+    #[inline]
+    pub fn fetch(&self) {
+        self.ring.fetch();
     }
 }
 
@@ -485,7 +506,7 @@ impl Frame<'_> {
     pub fn to_vec(&self) -> Vec<u8> {
         let mut all = Vec::with_capacity(self.bytes as usize);
         for i in 0..self.buffers {
-            let at = self.queue.at(self.place.wrapping_add(i));
+            let at = self.queue.at(self.place.wrapping_add(i.into()));
             let written = self.queue.written[at] as usize;
             let start = self.queue.start(self.queue.order[at]);
             let before = all.len();

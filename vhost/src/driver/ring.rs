@@ -88,10 +88,22 @@ impl Ring {
         }
     }
 
-    /// Shows the device what was staged. True if it is to be kicked.
+    /// Shows the device what was staged.
     #[inline]
-    pub fn publish(&mut self) -> bool {
-        with_ring!(self, ring => ring.publish())
+    pub fn publish(&mut self) {
+        with_ring!(self, ring => ring.publish());
+    }
+
+    /// Whether the device is to be kicked for what it was shown since it was asked last.
+    #[inline]
+    pub fn is_kick_due(&mut self) -> bool {
+        with_ring!(self, ring => ring.is_kick_due())
+    }
+
+    /// Fetches what [`waiting`](Self::waiting) looks at first.
+    #[inline]
+    pub fn fetch(&self) {
+        with_ring!(self, ring => ring.fetch());
     }
 
     /// How many chains the device has given back that were not collected; more than `limit` are counted as that.

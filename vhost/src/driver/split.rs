@@ -13,9 +13,14 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
+use pmd::prefetch::for_reading;
+
 use super::memory::{GUEST, Outside, SharedMemory, USER};
 use super::ring::{Descriptor, LINE, NEXT, checked};
 use crate::ring::Layout;
+
+/// Used entries on a cache line.
+const ENTRIES: usize = 8;
 
 /// The driver side of a split virtqueue.
 pub struct SplitDriver {
@@ -31,8 +36,9 @@ pub struct SplitDriver {
     table: Box<[Descriptor]>,
     /// The next slot of the available ring.
     next: u16,
-    /// What the device was shown last.
+    /// What the device was shown last, and what it was when it was looked whether it wants to be kicked.
     shown: u16,
+    asked: u16,
     /// The next slot of the used ring.
     collected: u16,
     /// The used index as it was seen last.
@@ -68,6 +74,7 @@ impl SplitDriver {
             table: vec![Descriptor::default(); size.into()].into(),
             next: 0,
             shown: 0,
+            asked: 0,
             collected: 0,
             seen: 0,
             event_index: false,
@@ -153,19 +160,26 @@ impl SplitDriver {
         self.next = self.next.wrapping_add(1);
     }
 
-    /// Shows the device what was staged. True if it is to be kicked.
+    /// Shows the device what was staged.
     #[inline]
-    pub fn publish(&mut self) -> bool {
-        if self.shown == self.next {
+    pub fn publish(&mut self) {
+        if self.shown != self.next {
+            self.set_available(self.next);
+        }
+    }
+
+    /// Whether the device is to be kicked for what it was shown since it was asked last.
+    #[inline]
+    pub fn is_kick_due(&mut self) -> bool {
+        let (before, now) = (self.asked, self.shown);
+        if before == now {
             return false;
         }
-        let before = self.shown;
-        self.set_available(self.next);
+        self.asked = now;
         // The device asks for kicks and then looks whether there is something (sections 2.7.7 and 2.7.13).
         fence(Ordering::SeqCst);
         if self.event_index {
-            let wanted = self.kick_event();
-            self.next.wrapping_sub(wanted).wrapping_sub(1) < self.next.wrapping_sub(before)
+            now.wrapping_sub(self.kick_event()).wrapping_sub(1) < now.wrapping_sub(before)
         } else {
             self.wants_kick()
         }
@@ -183,11 +197,34 @@ impl SplitDriver {
         self.available(1).store(index.to_le(), Ordering::Release);
     }
 
-    /// How many chains the device has given back that were not collected yet.
+    /// How many chains the device has given back that were not collected yet; the entries of those that are new are
+    /// fetched.
     #[inline]
     pub fn waiting(&mut self) -> u16 {
+        let before = self.seen;
         self.seen = u16::from_le(self.used(1).load(Ordering::Acquire));
+        let new = self.seen.wrapping_sub(before).min(self.size);
+        for i in (0..new).step_by(ENTRIES) {
+            for_reading(self.entry(before.wrapping_add(i)));
+        }
+        if new > 0 {
+            for_reading(self.entry(self.seen.wrapping_sub(1)));
+        }
         self.seen.wrapping_sub(self.collected)
+    }
+
+    /// Fetches what [`waiting`](Self::waiting) looks at first.
+    #[inline]
+    pub fn fetch(&self) {
+        let index: *const AtomicU16 = self.used(1);
+        for_reading(index.cast());
+    }
+
+    /// The used entry of an index.
+    #[inline]
+    fn entry(&self, index: u16) -> *const u8 {
+        let entry: *const AtomicU16 = self.used(2 + 4 * usize::from(index & (self.size - 1)));
+        entry.cast()
     }
 
     /// The next chain that the device gave back: its head, and how many bytes were written, as the device says. It
@@ -197,13 +234,10 @@ impl SplitDriver {
         if self.seen == self.collected && self.waiting() == 0 {
             return None;
         }
-        let slot = 2 + 4 * usize::from(self.collected & (self.size - 1));
-        let [head, written] = [slot, slot + 2].map(|at| {
-            let number: *const AtomicU16 = self.used(at);
-            // SAFETY: both halves of the number are in the slot, which is aligned to 4.
-            u32::from_le(unsafe { &*number.cast::<AtomicU32>() }.load(Ordering::Relaxed))
-        });
-        Some((head, written))
+        let entry = self.entry(self.collected).cast::<AtomicU32>();
+        // SAFETY: the two numbers of an entry of the ring, aligned to 4.
+        let [head, written] = [0, 1].map(|at| unsafe { &*entry.add(at) }.load(Ordering::Relaxed));
+        Some((u32::from_le(head), u32::from_le(written)))
     }
 
     /// Counts a chain as collected.
