@@ -86,7 +86,10 @@ pub(super) unsafe fn copy(from: NonNull<u8>, to: NonNull<u8>, len: usize) {
     // SAFETY: as the caller says; each arm is given as many bytes as it needs.
     unsafe {
         match len {
-            64..=128 => ends::<[u128; 4]>(from, to, len),
+            64..=128 => {
+                ends::<[u128; 2]>(from, to, 64);
+                ends::<[u128; 2]>(from.add(len - 64), to.add(len - 64), 64);
+            }
             32..64 => ends::<[u128; 2]>(from, to, len),
             16..32 => ends::<u128>(from, to, len),
             8..16 => ends::<u64>(from, to, len),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
 
 use super::access::{Access, Direct};
-use super::reach::{DESCRIPTOR, INDIRECT, NEXT, Raw, Reach, WRITE, longest};
+use super::reach::{DESCRIPTOR, INDIRECT, NEXT, Reach, WRITE, longest};
 use super::record::{Record, Used};
 use super::taken::{Chain, Piece, Taken};
 use super::{BadRing, Direction, Layout, RING, Virtqueue};
@@ -190,28 +190,33 @@ impl<A: Access> Packed<A> {
         (flags & AVAILABLE != 0) == spot.wrap() && (flags & USED != 0) != spot.wrap()
     }
 
-    /// The available descriptor at `spot`.
-    #[inline]
-    fn load(&mut self, spot: Spot) -> Result<Raw, BadRing> {
-        let place = self.descriptor_at(spot);
-        // SAFETY: within the ring, aligned.
-        unsafe { self.reach.descriptor(place) }
+    /// Takes the chain at `spot`, which is not just one buffer, or wrong; of `room` entries at most. Gives how many.
+    #[inline(never)]
+    fn take_chain(
+        &mut self,
+        spot: Spot,
+        room: u32,
+        direction: Direction,
+        taken: &mut Taken,
+    ) -> Result<u16, BadRing> {
+        taken.push_chain(|pieces| self.walk(spot, room, direction, pieces))
     }
 
-    /// Adds the pieces of the chain at `next` that is not just one buffer, or that is wrong. Gives its id and entries.
-    /// The ring has `room` entries that are not taken.
+    /// Adds the pieces of the chain at `spot`. Gives its id and entries.
     fn walk(
         &mut self,
-        direction: Direction,
+        mut spot: Spot,
         room: u32,
+        direction: Direction,
         pieces: &mut Vec<Piece>,
     ) -> Result<(u16, u16), BadRing> {
-        let (mut spot, mut entries) = (self.next, 0u16);
+        let mut entries = 0u16;
         loop {
             if u32::from(entries) >= longest(room) {
                 return Err(BadRing::Long(longest(room)));
             }
-            let raw = self.load(spot)?;
+            // SAFETY: within the ring, aligned.
+            let raw = unsafe { self.reach.descriptor(self.descriptor_at(spot)) }?;
             let (id, flags) = (raw.third, raw.fourth);
             entries += 1;
             if flags & INDIRECT != 0 {
@@ -323,28 +328,39 @@ impl<A: Access> Virtqueue for Packed<A> {
     #[inline]
     fn take(&mut self, direction: Direction, most: usize, taken: &mut Taken) -> Result<(), BadRing> {
         let plain = if direction == Direction::Write { WRITE } else { 0 };
-        for _ in 0..most {
-            let spot = self.next;
-            let flags = self.flags_at(spot);
+        // In registers: nothing of the loop waits for what it has just stored.
+        let (mut spot, mut open, mut left) = (self.next, self.open, most);
+        let outcome = loop {
             // A ring that is taken whole does not look available, unless its owner wants to do harm.
-            let room = u32::from(self.size) - self.open;
-            if room == 0 || !Self::is_available(flags, spot) {
-                break;
+            if left == 0 || open >= self.size.into() {
+                break Ok(());
             }
-            if flags & (NEXT | WRITE | INDIRECT) == plain {
-                let raw = self.load(spot)?;
-                if raw.fourth == flags
-                    && let Some(piece) = self.reach.whole(raw.address, raw.bytes, direction)
-                {
+            let flags = self.flags_at(spot);
+            if !Self::is_available(flags, spot) {
+                break Ok(());
+            }
+            // SAFETY: within the ring, aligned.
+            let raw = unsafe { self.reach.look(self.descriptor_at(spot)) };
+            let whole = if flags & (NEXT | WRITE | INDIRECT) == plain && raw.fourth == flags {
+                self.reach.whole(raw.address, raw.bytes, direction)
+            } else {
+                None
+            };
+            let entries = match whole {
+                Some(piece) => {
                     taken.push(raw.third, piece);
-                    (self.next, self.open) = (spot.plus(1, self.size), self.open + 1);
-                    continue;
+                    1
                 }
-            }
-            let entries = taken.push_chain(|pieces| self.walk(direction, room, pieces))?;
-            (self.next, self.open) = (spot.plus(entries, self.size), self.open + u32::from(entries));
-        }
-        Ok(())
+                None => match self.take_chain(spot, u32::from(self.size) - open, direction, taken) {
+                    Ok(entries) => entries,
+                    Err(error) => break Err(error),
+                },
+            };
+            spot = spot.plus(entries, self.size);
+            (open, left) = (open + u32::from(entries), left - 1);
+        };
+        (self.next, self.open) = (spot, open);
+        outcome
     }
 
     #[inline]

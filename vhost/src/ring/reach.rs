@@ -66,8 +66,19 @@ impl<A: Access> Reach<A> {
     pub unsafe fn descriptor(&mut self, at: NonNull<[u64; 2]>) -> Result<Raw, BadRing> {
         self.budget = self.budget.checked_sub(1).ok_or(BadRing::Work)?;
         // SAFETY: as the caller says.
+        Ok(unsafe { self.look(at) })
+    }
+
+    /// Loads a descriptor that begins a chain. A ring has so many of them in one burst, and no more: nothing is given
+    /// back meanwhile.
+    ///
+    /// # Safety
+    /// As for [`descriptor`](Self::descriptor).
+    #[inline]
+    pub unsafe fn look(&mut self, at: NonNull<[u64; 2]>) -> Raw {
+        // SAFETY: as the caller says.
         let [address, words] = unsafe { self.access.descriptor(at) };
-        Ok(Raw { address, bytes: words as u32, third: (words >> 32) as u16, fourth: (words >> 48) as u16 })
+        Raw { address, bytes: words as u32, third: (words >> 32) as u16, fourth: (words >> 48) as u16 }
     }
 
     /// The buffer at `address` if all of it lies together, as nearly every one does. It is fetched: to be read, or

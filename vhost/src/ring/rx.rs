@@ -71,21 +71,20 @@ fn take<'q, V: Virtqueue>(
         _ => Ok(()),
     };
     // What came before a chain that is none is received.
-    for _ in 0..taken.left().len().min(limit) {
+    let mut frames = 0;
+    for (chain, piece) in taken.singles().take(limit) {
         if scratch.rest().len() < WHOLE {
             break;
         }
-        match taken.single() {
+        match piece {
             Some(piece) if piece.bytes as usize <= header + HEAD => {
                 push_short(ring.access(), header, piece, batch, scratch);
             }
-            _ => {
-                let bytes = taken.left().first().map_or(0, |chain| chain.bytes);
-                push(ring.access(), header, taken.pieces(1), bytes, batch, scratch);
-            }
+            _ => push(ring.access(), header, taken.pieces_of(&chain), chain.bytes, batch, scratch),
         }
-        taken.advance(1);
+        frames += 1;
     }
+    taken.advance(frames);
     outcome
 }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU16, Ordering, fence};
 
 use super::access::{Access, Direct};
 use super::reach::{DESCRIPTOR, INDIRECT, NEXT, Reach, WRITE, longest};
-use super::taken::{Piece, Taken};
+use super::taken::{Chain, Piece, Taken};
 use super::{BadRing, Direction, Layout, RING, Virtqueue};
 use crate::memory::GuestMemory;
 
@@ -28,7 +28,8 @@ const NO_NOTIFY: u16 = 1;
 /// The device side of a split virtqueue.
 pub struct Split<A = Direct> {
     reach: Reach<A>,
-    size: u16,
+    /// Entries, less one.
+    mask: usize,
     descriptors: NonNull<[u64; 2]>,
     available: NonNull<u16>,
     used: NonNull<u16>,
@@ -71,7 +72,7 @@ impl<A: Access> Split<A> {
         let available = place("available ring", layout.available, 4 + 2 * entries + 2, 2)?;
         let used = place("used ring", layout.used, 4 + 8 * entries + 2, 4)?;
         let mut split = Split {
-            size,
+            mask: usize::from(size) - 1,
             descriptors: descriptors.cast(),
             available: available.cast(),
             used: used.cast(),
@@ -101,12 +102,18 @@ impl<A: Access> Split<A> {
         // SAFETY: within the available ring, aligned.
         self.seen = unsafe { self.reach.access.load(self.available.add(1)) };
         let waiting = self.seen.wrapping_sub(self.next);
-        if waiting > self.size { Err(BadRing::Overrun(waiting)) } else { Ok(waiting) }
+        if usize::from(waiting) > self.mask + 1 { Err(BadRing::Overrun(waiting)) } else { Ok(waiting) }
     }
 
-    /// Adds the pieces of a chain that is not just one buffer, or that is wrong.
+    /// Takes the chain at `head`, which is not just one buffer, or wrong.
+    #[inline(never)]
+    fn take_chain(&mut self, head: u16, direction: Direction, taken: &mut Taken) -> Result<(), BadRing> {
+        taken.push_chain(|pieces| self.walk(head, direction, pieces).map(|()| (head, 1))).map(drop)
+    }
+
+    /// Adds the pieces of the chain at `head`.
     fn walk(&mut self, head: u16, direction: Direction, pieces: &mut Vec<Piece>) -> Result<(), BadRing> {
-        let (mut table, mut entries, mut at) = (self.descriptors, u32::from(self.size), head);
+        let (mut table, mut entries, mut at) = (self.descriptors, self.mask as u32 + 1, head);
         let (mut left, mut indirect) = (longest(entries), false);
         loop {
             left = left.checked_sub(1).ok_or(BadRing::Long(longest(entries)))?;
@@ -139,18 +146,17 @@ impl<A: Access> Split<A> {
 
     fn store_event(&mut self, index: u16) {
         // SAFETY: the word after the used ring's entries, aligned.
-        let event = unsafe { AtomicU16::from_ptr(self.used.add(2 + 4 * usize::from(self.size)).as_ptr()) };
+        let event = unsafe { AtomicU16::from_ptr(self.used.add(2 + 4 * (self.mask + 1)).as_ptr()) };
         event.store(index.to_le(), Ordering::Relaxed);
     }
 
-    /// Gives chain `head` back (section 2.7.8).
+    /// Writes the used entry of chain `head` (section 2.7.8) at position `done`.
     #[inline]
-    fn give(&mut self, head: u16, written: u32) {
-        let slot = usize::from(self.done & (self.size - 1));
+    fn give(&mut self, done: u16, head: u16, written: u32) {
+        let slot = usize::from(done) & self.mask;
         let entry = u64::from(head) | u64::from(written) << 32;
         // SAFETY: `slot` is below the size: within the used ring. Entries are aligned to 4 only.
         unsafe { self.used.add(2 + 4 * slot).cast::<u64>().write_unaligned(entry.to_le()) };
-        self.done = self.done.wrapping_add(1);
     }
 }
 
@@ -169,39 +175,52 @@ impl<A: Access> Virtqueue for Split<A> {
             waiting = self.look()?;
         }
         let plain = if direction == Direction::Write { WRITE } else { 0 };
-        for _ in 0..most.min(waiting.into()) {
-            let slot = usize::from(self.next & (self.size - 1));
-            // SAFETY: `slot` is below the size: within the available ring, aligned.
-            let head = unsafe { self.reach.access.load(self.available.add(2 + slot)) };
-            if head >= self.size {
-                return Err(BadRing::Head(head));
+        // In registers: nothing of the loop waits for what it has just stored.
+        let (mask, available, descriptors, mut next) =
+            (self.mask, self.available, self.descriptors, self.next);
+        let mut left = most.min(waiting.into());
+        let outcome = loop {
+            if left == 0 {
+                break Ok(());
             }
-            // SAFETY: the head is below the table's entries.
-            let raw = unsafe { self.reach.descriptor(self.descriptors.add(head.into())) }?;
+            // SAFETY: below the size: within the available ring, aligned.
+            let head = unsafe { self.reach.access.load(available.add(2 + (usize::from(next) & mask))) };
+            if usize::from(head) > mask {
+                break Err(BadRing::Head(head));
+            }
+            // SAFETY: the head is below the table's entries, aligned.
+            let raw = unsafe { self.reach.look(descriptors.add(head.into())) };
             let whole = if raw.third & (NEXT | WRITE | INDIRECT) == plain {
                 self.reach.whole(raw.address, raw.bytes, direction)
             } else {
                 None
             };
-            match whole {
-                Some(piece) => taken.push(head, piece),
-                None => {
-                    taken.push_chain(|pieces| self.walk(head, direction, pieces).map(|()| (head, 1)))?;
-                }
+            if let Some(piece) = whole {
+                taken.push(head, piece);
+            } else if let Err(error) = self.take_chain(head, direction, taken) {
+                break Err(error);
             }
-            self.next = self.next.wrapping_add(1);
+            next = next.wrapping_add(1);
+            left -= 1;
+        };
+        self.next = next;
+        outcome
+    }
+
+    #[inline]
+    fn complete(&mut self, chain: Chain, written: u32) {
+        self.give(self.done, chain.id, written);
+        self.done = self.done.wrapping_add(1);
+    }
+
+    #[inline]
+    fn give_back(&mut self, chains: &[Chain]) {
+        let mut done = self.done;
+        for chain in chains {
+            self.give(done, chain.id, 0);
+            done = done.wrapping_add(1);
         }
-        Ok(())
-    }
-
-    #[inline]
-    fn complete(&mut self, chain: super::Chain, written: u32) {
-        self.give(chain.id, written);
-    }
-
-    #[inline]
-    fn give_back(&mut self, chains: &[super::Chain]) {
-        chains.iter().for_each(|chain| self.give(chain.id, 0));
+        self.done = done;
     }
 
     #[inline]
@@ -217,7 +236,7 @@ impl<A: Access> Virtqueue for Split<A> {
         fence(Ordering::SeqCst);
         if self.event_index {
             // SAFETY: the word after the available ring's entries, aligned.
-            let event = unsafe { self.reach.access.load(self.available.add(2 + usize::from(self.size))) };
+            let event = unsafe { self.reach.access.load(self.available.add(3 + self.mask)) };
             // Whether the event lies in `before..done`, modulo 2^16.
             self.done.wrapping_sub(event).wrapping_sub(1) < self.done.wrapping_sub(before)
         } else {

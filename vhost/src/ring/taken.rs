@@ -97,6 +97,12 @@ impl Taken {
         self.next = 0;
     }
 
+    /// The pieces of a chain.
+    #[inline]
+    pub fn pieces_of(&self, chain: &Chain) -> &[Piece] {
+        &self.pieces[chain.first as usize..(chain.first + chain.pieces) as usize]
+    }
+
     /// The pieces of `count` chains from the next one on; they lie together.
     #[inline]
     pub fn pieces(&self, count: usize) -> &[Piece] {
@@ -108,11 +114,13 @@ impl Taken {
         }
     }
 
-    /// Where the next chain lies, if it is in one piece; and its bytes.
+    /// Chains that are not used yet, each with its place if it is in one piece.
     #[inline]
-    pub fn single(&self) -> Option<Piece> {
-        let chain = self.left().first().filter(|chain| chain.pieces == 1)?;
-        self.pieces.get(chain.first as usize).copied()
+    pub fn singles(&self) -> impl Iterator<Item = (Chain, Option<Piece>)> {
+        self.left().iter().map(|chain| {
+            let piece = if chain.pieces == 1 { self.pieces.get(chain.first as usize) } else { None };
+            (*chain, piece.copied())
+        })
     }
 
     /// Adds a chain of one piece.
@@ -173,9 +181,9 @@ mod tests {
             taken.pieces(count).iter().map(|piece| piece.bytes).collect()
         };
         assert_eq!((sizes(&taken, 3), sizes(&taken, 1)), (vec![1, 2, 3, 4], vec![1]));
-        assert_eq!(taken.single().map(|piece| piece.bytes), Some(1));
+        let singles: Vec<_> = taken.singles().map(|(_, piece)| piece.map(|piece| piece.bytes)).collect();
+        assert_eq!(singles, [Some(1), None, Some(4)]);
         taken.advance(1);
-        assert!(taken.single().is_none());
         assert_eq!(taken.used().iter().map(|chain| chain.id).collect::<Vec<_>>(), [7]);
         taken.forget_used();
         assert_eq!((sizes(&taken, 1), taken.left()[0].bytes, taken.used().len()), (vec![2, 3], 5, 0));
@@ -184,6 +192,6 @@ mod tests {
         assert_eq!((sizes(&taken, 1), taken.left().len()), (vec![4], 1));
         taken.advance(5);
         taken.forget_used();
-        assert!(taken.left().is_empty() && taken.pieces(1).is_empty() && taken.single().is_none());
+        assert!(taken.left().is_empty() && taken.pieces(1).is_empty());
     }
 }

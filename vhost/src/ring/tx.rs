@@ -59,26 +59,23 @@ impl<V: Virtqueue> Filler<'_, V> {
     #[inline]
     fn send_all(&mut self, burst: &Burst<'_, '_>, report: &mut TxReport) -> Result<(), BadRing> {
         self.ring.begin();
-        for i in 0..burst.len() {
+        let mut at = self.send_plain(burst, 0, report);
+        while at < burst.len() {
             if self.taken.left().is_empty() {
                 self.restock()?;
             }
-            let bytes = match self.send_plain(burst, i) {
-                Some(bytes) => bytes,
-                None => match self.send(burst, i)? {
-                    Outcome::Sent => burst.item(i).total(),
-                    Outcome::Refused => {
-                        report.refused += 1;
-                        continue;
-                    }
-                    Outcome::Full => {
-                        report.full = burst.len() as u32 - report.total();
-                        break;
-                    }
-                },
-            };
-            report.sent += 1;
-            report.bytes += bytes as u64;
+            match self.send(burst, at)? {
+                Outcome::Sent => {
+                    report.sent += 1;
+                    report.bytes += burst.item(at).total() as u64;
+                }
+                Outcome::Refused => report.refused += 1,
+                Outcome::Full => {
+                    report.full = burst.len() as u32 - report.total();
+                    break;
+                }
+            }
+            at = self.send_plain(burst, at + 1, report);
         }
         if self.taken.left().len() < BATCH { self.restock() } else { Ok(()) }
     }
@@ -91,31 +88,40 @@ impl<V: Virtqueue> Filler<'_, V> {
         self.ring.take(Direction::Write, more, self.taken)
     }
 
-    /// Sends frame `i` if it needs nothing and fits into the next buffer: nearly every one. Gives its bytes.
+    /// Sends frames, from the one at `first` on, as long as they need nothing and fit into the next buffer: that is
+    /// nearly every one. Gives the first that does not.
     #[inline]
-    fn send_plain(&mut self, burst: &Burst<'_, '_>, i: usize) -> Option<usize> {
-        let (piece, frame) = (self.taken.single()?, burst.plain(i)?);
+    fn send_plain(&mut self, burst: &Burst<'_, '_>, first: usize, report: &mut TxReport) -> usize {
         let header = self.terms.header;
         // Nothing is asked of the guest; `num_buffers`, where there is one, says 1.
         let last = if header == virtio::HEADER { 1u32 << 16 } else { 0 };
-        let bytes = header + frame.len();
-        if bytes > piece.bytes as usize {
-            return None;
+        let (mut at, mut all) = (first, 0);
+        for ((chain, piece), i) in self.taken.singles().zip(first..burst.len()) {
+            let (Some(piece), Some(frame)) = (piece, burst.plain(i)) else { break };
+            let bytes = header + frame.len();
+            if bytes > piece.bytes as usize {
+                break;
+            }
+            // SAFETY: the buffer is in the ring's memory, which is mapped and ours to write, and has room for header
+            // and frame; a header has at least ten bytes.
+            unsafe {
+                piece.start.cast::<u64>().write_unaligned(0);
+                piece.start.add(header - 4).cast::<u32>().write_unaligned(last.to_le());
+            }
+            let mut to = header;
+            frame.pieces(|start, len| {
+                // SAFETY: as above; the pieces of a frame are as long as the frame. They may be the guest's own
+                // buffers.
+                unsafe { copy(start, piece.start.add(to), len) };
+                to += len;
+            });
+            self.ring.complete(chain, bytes as u32);
+            (at, all) = (at + 1, all + frame.len());
         }
-        // SAFETY: the buffer is in the ring's memory, which is mapped and ours to write, and has room for header and
-        // frame; a header has at least ten bytes.
-        unsafe {
-            piece.start.cast::<u64>().write_unaligned(0);
-            piece.start.add(header - 4).cast::<u32>().write_unaligned(last.to_le());
-        }
-        let mut at = header;
-        frame.pieces(|start, len| {
-            // SAFETY: as above; the pieces of a frame are as long as the frame. They may be the guest's own buffers.
-            unsafe { copy(start, piece.start.add(at), len) };
-            at += len;
-        });
-        self.complete(1, bytes as u32);
-        Some(frame.len())
+        self.taken.advance(at - first);
+        report.sent += (at - first) as u32;
+        report.bytes += all as u64;
+        at
     }
 
     /// Completes the next `count` buffers, which `left` bytes were written to.
