@@ -235,7 +235,7 @@ impl<'q> Batch<'q> {
     /// Adds a frame that lies in memory of the worker or of the driver, private to us until the burst
     /// ends: `memory[headroom..]` is the frame or its head. A full batch refuses it.
     #[inline]
-    pub fn push_private(&mut self, memory: &'q mut [u8], headroom: usize, offload: Offload) {
+    pub fn push_private(&mut self, memory: &'q mut [u8], headroom: usize, offload: impl Into<Packed>) {
         if self.is_full() || headroom > memory.len() || memory.len() > u32::MAX as usize {
             return self.refuse();
         }

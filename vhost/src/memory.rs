@@ -95,9 +95,31 @@ unsafe impl Send for GuestMemory {}
 // SAFETY: as above.
 unsafe impl Sync for GuestMemory {}
 
-/// Which region an address was in last: most addresses are in the same one.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Hint(usize);
+/// The region that an address was in last: most addresses are in the same one. It is of the memory that it was used
+/// with.
+#[derive(Clone, Copy, Debug)]
+pub struct Hint {
+    guest: u64,
+    bytes: u64,
+    host: *mut u8,
+}
+
+impl Default for Hint {
+    fn default() -> Self {
+        Hint { guest: 0, bytes: 0, host: std::ptr::null_mut() }
+    }
+}
+
+impl Hint {
+    /// The `bytes` bytes at guest address `address`, if all of them are in that region and there are some.
+    #[inline(always)]
+    pub fn whole(&self, address: u64, bytes: u32) -> Option<NonNull<u8>> {
+        let within = address.wrapping_sub(self.guest);
+        let bytes = u64::from(bytes);
+        let holds = within < self.bytes && bytes.wrapping_sub(1) < self.bytes - within;
+        if holds { NonNull::new(self.host.wrapping_add(within as usize)) } else { None }
+    }
+}
 
 impl GuestMemory {
     /// Maps a table of regions. `alarm` is raised when one of them is [lost](Self::lost).
@@ -128,25 +150,20 @@ impl GuestMemory {
     /// least one). `None` if the address is in no region, or `bytes` is 0.
     #[inline]
     pub fn guest(&self, hint: &mut Hint, address: u64, bytes: u64) -> Option<(NonNull<u8>, u64)> {
-        let mut region = self.regions.get(hint.0)?;
-        if address.wrapping_sub(region.guest) >= region.bytes {
-            region = self.find(hint, address)?;
+        if address.wrapping_sub(hint.guest) >= hint.bytes {
+            *hint = self.find(address)?;
         }
-        let within = address - region.guest;
-        let together = bytes.min(region.bytes - within);
-        // SAFETY: `within` is below the region's length.
-        (together > 0).then(|| (unsafe { region.host.add(within as usize) }, together))
+        let within = address - hint.guest;
+        let together = bytes.min(hint.bytes - within);
+        let start = NonNull::new(hint.host.wrapping_add(within as usize))?;
+        (together > 0).then_some((start, together))
     }
 
     #[cold]
-    fn find(&self, hint: &mut Hint, address: u64) -> Option<&Region> {
+    fn find(&self, address: u64) -> Option<Hint> {
         let at = self.regions.partition_point(|region| region.guest <= address).checked_sub(1)?;
-        let region = &self.regions[at];
-        if address - region.guest >= region.bytes {
-            return None;
-        }
-        hint.0 = at;
-        Some(region)
+        let Region { guest, bytes, host, .. } = &self.regions[at];
+        (address - guest < *bytes).then_some(Hint { guest: *guest, bytes: *bytes, host: host.as_ptr() })
     }
 
     /// The guest address of a region whose file is shorter than it was, or has no memory, if somebody touched one.
@@ -246,6 +263,16 @@ mod tests {
         let user = |address: u64, bytes, align| memory.user((1 << 40) + address, bytes, align).is_some();
         assert!(user(0x1000, 0x2000, 16) && user(0x1008, 8, 8));
         assert!(!user(0x1000, 0x2001, 16) && !user(0x1008, 8, 16) && !user(0x3000, 1, 1));
+        // The last region that was looked into.
+        let mut hint = Hint::default();
+        assert!(hint.whole(0, 1).is_none());
+        let (start, _) = memory.guest(&mut hint, 0x1000, 1).unwrap();
+        assert_eq!(hint.whole(0x1000, 0x2000), Some(start));
+        for (address, bytes) in
+            [(0x1000, 0x2001), (0x1000, 0), (0x2fff, 2), (0xfff, 1), (0x3000, 0), (0x3000, 1)]
+        {
+            assert!(hint.whole(address, bytes).is_none(), "{address:#x} {bytes}");
+        }
     }
 
     #[test]

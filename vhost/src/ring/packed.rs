@@ -190,16 +190,50 @@ impl<A: Access> Packed<A> {
         (flags & AVAILABLE != 0) == spot.wrap() && (flags & USED != 0) != spot.wrap()
     }
 
-    /// Takes the chain at `spot`, which is not just one buffer, or wrong; of `room` entries at most. Gives how many.
+    /// Entries of the ring that are not taken. One that is taken whole does not look available, unless its owner wants
+    /// to do harm.
+    fn room(&self) -> u32 {
+        u32::from(self.size).saturating_sub(self.open)
+    }
+
+    /// Takes chains as long as each is one buffer that lies together: nearly all of them. Gives their number.
+    #[inline(never)] // a loop with registers of its own
+    fn take_buffers(&mut self, direction: Direction, most: usize, taken: &mut Taken) -> usize {
+        let wanted = if direction == Direction::Write { WRITE } else { 0 };
+        let (ring, size, most) = (self.ring, self.size, most.min(self.room() as usize));
+        // Nothing of the loop waits for what it has just stored.
+        let (mut spot, mut hint, mut count) = (self.next, self.reach.hint, 0);
+        for place in taken.room(most) {
+            // SAFETY: the index is below the size, as `plus` keeps it: within the ring, aligned.
+            let descriptor = unsafe { ring.add(spot.index().into()) };
+            // SAFETY: its last word.
+            let flags = unsafe { self.reach.access.load(descriptor.cast::<u16>().add(7)) };
+            if flags & (NEXT | WRITE | INDIRECT) != wanted || !Self::is_available(flags, spot) {
+                break;
+            }
+            // SAFETY: as above.
+            let raw = unsafe { self.reach.look(descriptor) };
+            let Some(start) = self.reach.whole(&mut hint, raw, direction) else { break };
+            *place = Chain::single(start, raw.bytes, raw.third);
+            spot = spot.plus(1, size);
+            count += 1;
+        }
+        taken.add(count);
+        (self.reach.hint, self.next, self.open) = (hint, spot, self.open + count as u32);
+        count
+    }
+
+    /// Takes the next chain, whatever it is. False if there is none.
     #[inline(never)]
-    fn take_chain(
-        &mut self,
-        spot: Spot,
-        room: u32,
-        direction: Direction,
-        taken: &mut Taken,
-    ) -> Result<u16, BadRing> {
-        taken.push_chain(|pieces| self.walk(spot, room, direction, pieces))
+    fn take_chain(&mut self, direction: Direction, taken: &mut Taken) -> Result<bool, BadRing> {
+        let (spot, room) = (self.next, self.room());
+        let flags = self.flags_at(spot);
+        if room == 0 || !Self::is_available(flags, spot) {
+            return Ok(false);
+        }
+        let entries = taken.push_chain(|pieces| self.walk(spot, room, direction, pieces))?;
+        (self.next, self.open) = (spot.plus(entries, self.size), self.open + u32::from(entries));
+        Ok(true)
     }
 
     /// Adds the pieces of the chain at `spot`. Gives its id and entries.
@@ -327,40 +361,14 @@ impl<A: Access> Virtqueue for Packed<A> {
 
     #[inline]
     fn take(&mut self, direction: Direction, most: usize, taken: &mut Taken) -> Result<(), BadRing> {
-        let plain = if direction == Direction::Write { WRITE } else { 0 };
-        // In registers: nothing of the loop waits for what it has just stored.
-        let (mut spot, mut open, mut left) = (self.next, self.open, most);
-        let outcome = loop {
-            // A ring that is taken whole does not look available, unless its owner wants to do harm.
-            if left == 0 || open >= self.size.into() {
-                break Ok(());
+        let mut left = most;
+        loop {
+            left -= self.take_buffers(direction, left, taken);
+            if left == 0 || !self.take_chain(direction, taken)? {
+                return Ok(());
             }
-            let flags = self.flags_at(spot);
-            if !Self::is_available(flags, spot) {
-                break Ok(());
-            }
-            // SAFETY: within the ring, aligned.
-            let raw = unsafe { self.reach.look(self.descriptor_at(spot)) };
-            let whole = if flags & (NEXT | WRITE | INDIRECT) == plain && raw.fourth == flags {
-                self.reach.whole(raw.address, raw.bytes, direction)
-            } else {
-                None
-            };
-            let entries = match whole {
-                Some(piece) => {
-                    taken.push(raw.third, piece);
-                    1
-                }
-                None => match self.take_chain(spot, u32::from(self.size) - open, direction, taken) {
-                    Ok(entries) => entries,
-                    Err(error) => break Err(error),
-                },
-            };
-            spot = spot.plus(entries, self.size);
-            (open, left) = (open + u32::from(entries), left - 1);
-        };
-        (self.next, self.open) = (spot, open);
-        outcome
+            left -= 1;
+        }
     }
 
     #[inline]

@@ -38,7 +38,8 @@ pub(super) struct Raw {
 /// A guest's memory, and what may be spent on looking at it.
 pub(super) struct Reach<A> {
     memory: Arc<GuestMemory>,
-    hint: Hint,
+    /// Where the last address was.
+    pub hint: Hint,
     pub access: A,
     /// Descriptors that may still be looked at in this burst.
     budget: u32,
@@ -81,12 +82,18 @@ impl<A: Access> Reach<A> {
         Raw { address, bytes: words as u32, third: (words >> 32) as u16, fourth: (words >> 48) as u16 }
     }
 
-    /// The buffer at `address` if all of it lies together, as nearly every one does. It is fetched: to be read, or
-    /// to be written.
-    #[inline]
-    pub fn whole(&mut self, address: u64, bytes: u32, direction: Direction) -> Option<Piece> {
-        let (start, together) = self.memory.guest(&mut self.hint, address, bytes.into())?;
-        let piece = (together == u64::from(bytes)).then_some(Piece { start, bytes })?;
+    /// Where the buffer at `address` lies, if all of it lies together, as of nearly every one. It is fetched: to be
+    /// read, or to be written. `hint` is [`Self::hint`], in registers of the caller.
+    #[inline(always)]
+    pub fn whole(&mut self, hint: &mut Hint, raw: Raw, direction: Direction) -> Option<NonNull<u8>> {
+        let Raw { address, bytes, .. } = raw;
+        let start = match hint.whole(address, bytes) {
+            Some(start) => start,
+            None => {
+                let (start, together) = self.memory.guest(hint, address, bytes.into())?;
+                (together == u64::from(bytes)).then_some(start)?
+            }
+        };
         // The header and the frame's first bytes: two lines. An address past a short buffer's end does no harm.
         for line in [start.as_ptr(), start.as_ptr().wrapping_add(LINE)] {
             match direction {
@@ -94,7 +101,7 @@ impl<A: Access> Reach<A> {
                 Direction::Write => pmd::prefetch::for_writing(line),
             }
         }
-        Some(piece)
+        Some(start)
     }
 
     /// Adds the buffer of a descriptor with these flags, in several pieces if it reaches over more than one region.

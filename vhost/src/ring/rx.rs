@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use pmd::arena::HEADROOM;
 use pmd::batch::{HEAD, Scratch};
+use pmd::offload::Packed;
 use pmd::{BATCH, Batch, Fault, MAX_FRAME, Pool, RxMemory, RxQueue, Source, virtio};
 
 use super::access::{Access, Direct};
 use super::cursor::Cursor;
-use super::taken::{Piece, Taken};
+use super::taken::{Chain, Piece, Taken};
 use super::{Alarm, BadRing, Direction, Lane, Ring, Virtqueue, with_ring};
 use crate::event::Bell;
 use crate::seat::Occupant;
@@ -71,48 +72,48 @@ fn take<'q, V: Virtqueue>(
         _ => Ok(()),
     };
     // What came before a chain that is none is received.
-    let mut frames = 0;
-    for (chain, piece) in taken.singles().take(limit) {
-        if scratch.rest().len() < WHOLE {
-            break;
+    let mut left = taken.left().len().min(limit);
+    while left > 0 && scratch.rest().len() >= WHOLE {
+        let run = push_short(ring.access(), header, &taken.left()[..left], batch, scratch);
+        taken.advance(run);
+        left -= run;
+        if let Some(&chain) = taken.left().first().filter(|_| left > 0 && scratch.rest().len() >= WHOLE) {
+            push(ring.access(), header, taken.pieces_of(chain), chain.bytes, batch, scratch);
+            taken.advance(1);
+            left -= 1;
         }
-        match piece {
-            Some(piece) if piece.bytes as usize <= header + HEAD => {
-                push_short(ring.access(), header, piece, batch, scratch);
-            }
-            _ => push(ring.access(), header, taken.pieces_of(&chain), chain.bytes, batch, scratch),
-        }
-        frames += 1;
     }
-    taken.advance(frames);
     outcome
 }
 
-/// Reads a frame that lies together and is all head, header in front.
-#[inline]
+/// Reads frames as long as each lies together, is all head, and has a header that says nothing. Gives their number.
+#[inline(never)] // a loop with registers of its own
 fn push_short<'q, A: Access>(
     access: &mut A,
     header_bytes: usize,
-    piece: Piece,
+    chains: &[Chain],
     batch: &mut Batch<'q>,
     scratch: &mut Scratch<'q>,
-) {
-    let len = (piece.bytes as usize).wrapping_sub(header_bytes);
-    if !(ETHERNET..=HEAD).contains(&len) {
-        batch.refused_mut().bad_offload += 1;
-        return;
+) -> usize {
+    let mut frames = 0;
+    for chain in chains {
+        let len = (chain.bytes as usize).wrapping_sub(header_bytes);
+        if !(ETHERNET..=HEAD).contains(&len) || !chain.is_single() || scratch.rest().len() < WHOLE {
+            break;
+        }
+        let mut header = [0; virtio::SHORT_HEADER];
+        // SAFETY: the chain lies in the ring's memory, which is mapped, and holds the header and `len` bytes more.
+        unsafe { access.copy(chain.start, &mut header) };
+        if header[..2] != [0, 0] {
+            break;
+        }
+        let head = scratch.take(HEADROOM + len);
+        // SAFETY: as above.
+        unsafe { access.copy(chain.start.add(header_bytes), &mut head[HEADROOM..]) };
+        batch.push_private(head, HEADROOM, Packed::NONE);
+        frames += 1;
     }
-    let mut header = [0; virtio::SHORT_HEADER];
-    let head = scratch.take(HEADROOM + len);
-    // SAFETY: the piece lies in the ring's memory, which is mapped, and holds the header and `len` bytes more.
-    unsafe {
-        access.copy(piece.start, &mut header);
-        access.copy(piece.start.add(header_bytes), &mut head[HEADROOM..]);
-    }
-    match virtio::decode(&header, len) {
-        Ok(offload) => batch.push_private(head, HEADROOM, offload),
-        Err(_) => batch.refused_mut().bad_offload += 1,
-    }
+    frames
 }
 
 /// Reads one frame of `bytes` bytes, header included, and adds it to the batch.

@@ -105,10 +105,47 @@ impl<A: Access> Split<A> {
         if usize::from(waiting) > self.mask + 1 { Err(BadRing::Overrun(waiting)) } else { Ok(waiting) }
     }
 
-    /// Takes the chain at `head`, which is not just one buffer, or wrong.
+    /// Takes chains as long as each is one buffer that lies together: nearly all of them. Gives their number.
+    #[inline(never)] // a loop with registers of its own
+    fn take_buffers(&mut self, direction: Direction, most: usize, taken: &mut Taken) -> usize {
+        let flags = if direction == Direction::Write { WRITE } else { 0 };
+        // Nothing of the loop waits for what it has just stored.
+        let (mask, available, descriptors, next) = (self.mask, self.available, self.descriptors, self.next);
+        let (mut hint, mut count) = (self.reach.hint, 0);
+        for place in taken.room(most) {
+            let slot = usize::from(next.wrapping_add(count as u16)) & mask;
+            // SAFETY: below the size: within the available ring, aligned.
+            let head = unsafe { self.reach.access.load(available.add(2 + slot)) };
+            if usize::from(head) > mask {
+                break;
+            }
+            // SAFETY: the head is below the table's entries, aligned.
+            let raw = unsafe { self.reach.look(descriptors.add(head.into())) };
+            if raw.third & (NEXT | WRITE | INDIRECT) != flags {
+                break;
+            }
+            let Some(start) = self.reach.whole(&mut hint, raw, direction) else { break };
+            *place = Chain::single(start, raw.bytes, head);
+            count += 1;
+        }
+        taken.add(count);
+        self.reach.hint = hint;
+        self.next = next.wrapping_add(count as u16);
+        count
+    }
+
+    /// Takes the next chain, whatever it is.
     #[inline(never)]
-    fn take_chain(&mut self, head: u16, direction: Direction, taken: &mut Taken) -> Result<(), BadRing> {
-        taken.push_chain(|pieces| self.walk(head, direction, pieces).map(|()| (head, 1))).map(drop)
+    fn take_chain(&mut self, direction: Direction, taken: &mut Taken) -> Result<(), BadRing> {
+        let slot = usize::from(self.next) & self.mask;
+        // SAFETY: below the size: within the available ring, aligned.
+        let head = unsafe { self.reach.access.load(self.available.add(2 + slot)) };
+        if usize::from(head) > self.mask {
+            return Err(BadRing::Head(head));
+        }
+        taken.push_chain(|pieces| self.walk(head, direction, pieces).map(|()| (head, 1)))?;
+        self.next = self.next.wrapping_add(1);
+        Ok(())
     }
 
     /// Adds the pieces of the chain at `head`.
@@ -174,37 +211,15 @@ impl<A: Access> Virtqueue for Split<A> {
         if usize::from(waiting) < most {
             waiting = self.look()?;
         }
-        let plain = if direction == Direction::Write { WRITE } else { 0 };
-        // In registers: nothing of the loop waits for what it has just stored.
-        let (mask, available, descriptors, mut next) =
-            (self.mask, self.available, self.descriptors, self.next);
         let mut left = most.min(waiting.into());
-        let outcome = loop {
-            if left == 0 {
-                break Ok(());
+        while left > 0 {
+            left -= self.take_buffers(direction, left, taken);
+            if left > 0 {
+                self.take_chain(direction, taken)?;
+                left -= 1;
             }
-            // SAFETY: below the size: within the available ring, aligned.
-            let head = unsafe { self.reach.access.load(available.add(2 + (usize::from(next) & mask))) };
-            if usize::from(head) > mask {
-                break Err(BadRing::Head(head));
-            }
-            // SAFETY: the head is below the table's entries, aligned.
-            let raw = unsafe { self.reach.look(descriptors.add(head.into())) };
-            let whole = if raw.third & (NEXT | WRITE | INDIRECT) == plain {
-                self.reach.whole(raw.address, raw.bytes, direction)
-            } else {
-                None
-            };
-            if let Some(piece) = whole {
-                taken.push(head, piece);
-            } else if let Err(error) = self.take_chain(head, direction, taken) {
-                break Err(error);
-            }
-            next = next.wrapping_add(1);
-            left -= 1;
-        };
-        self.next = next;
-        outcome
+        }
+        Ok(())
     }
 
     #[inline]

@@ -23,32 +23,67 @@ const _: () = {
 };
 
 /// A chain of descriptors: one frame, or one buffer for a frame.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Chain {
+    /// Where it lies, if it is in one piece.
+    pub(super) start: NonNull<u8>,
     /// Bytes of its buffers; `u32::MAX` stands for more.
     pub bytes: u32,
-    /// Its first piece.
-    pub(super) first: u32,
-    /// How many it has.
-    pub(super) pieces: u32,
+    /// How many pieces it has; 0 if it is in one piece and that is `start`.
+    pieces: u32,
+    /// The first of them.
+    first: u32,
     /// By which it is given back: split, its first descriptor; packed, the id of its buffer.
     pub id: u16,
     /// Entries of the ring that it takes (packed).
     pub entries: u16,
 }
 
+#[allow(unsafe_code)]
+const _: () = {
+    // SAFETY: as for a piece.
+    unsafe impl Send for Chain {}
+};
+
+impl Default for Chain {
+    fn default() -> Self {
+        Chain { start: NonNull::dangling(), bytes: 0, pieces: 0, first: 0, id: 0, entries: 1 }
+    }
+}
+
+impl Chain {
+    /// A chain that is one buffer in one piece.
+    #[inline(always)]
+    pub fn single(start: NonNull<u8>, bytes: u32, id: u16) -> Chain {
+        Chain { start, bytes, pieces: 0, first: 0, id, entries: 1 }
+    }
+
+    /// Whether it lies at `start`, and is not in pieces.
+    #[inline(always)]
+    pub fn is_single(&self) -> bool {
+        self.pieces == 0
+    }
+}
+
 /// Chains with their pieces.
 pub struct Taken {
+    /// Those from `next` to `end` are not used yet, those before are.
     chains: Vec<Chain>,
-    pieces: Vec<Piece>,
-    /// The first chain that is not used yet.
     next: usize,
+    end: usize,
+    pieces: Vec<Piece>,
+    /// The pieces of some chains, one after the other.
+    list: Vec<Piece>,
 }
+
+/// Chains that there is room for from the beginning: a frame of 64 KB in buffers of 64 bytes. A guest with smaller
+/// ones has us allocate once more.
+const ROOM: usize = 1024 + 4 * BATCH;
 
 impl Default for Taken {
     fn default() -> Self {
-        // Frames of 64 KB in buffers of 64 bytes; a guest with smaller ones has us allocate once more.
-        Taken { chains: Vec::with_capacity(1024 + 2 * BATCH), pieces: Vec::with_capacity(2048), next: 0 }
+        let (pieces, list) = (Vec::with_capacity(ROOM), Vec::with_capacity(ROOM));
+        Taken { chains: vec![Chain::default(); ROOM], next: 0, end: 0, pieces, list }
     }
 }
 
@@ -56,7 +91,7 @@ impl Taken {
     /// Chains that are not used yet.
     #[inline]
     pub fn left(&self) -> &[Chain] {
-        &self.chains[self.next..]
+        &self.chains[self.next..self.end]
     }
 
     /// Chains that are used, of which nobody has heard yet.
@@ -68,67 +103,78 @@ impl Taken {
     /// Uses the next `count` chains.
     #[inline]
     pub fn advance(&mut self, count: usize) {
-        self.next = (self.next + count).min(self.chains.len());
+        self.next = (self.next + count).min(self.end);
     }
 
     /// Forgets those that are used.
     #[inline]
     pub fn forget_used(&mut self) {
-        if self.next == self.chains.len() {
+        if self.next == self.end {
             self.clear();
         } else if self.next > 0 {
-            self.shift();
+            self.chains.copy_within(self.next..self.end, 0);
+            (self.next, self.end) = (0, self.end - self.next);
+            self.forget_pieces();
         }
+    }
+
+    /// Forgets the pieces before those of the first chain that has some.
+    #[inline]
+    fn forget_pieces(&mut self) {
+        let chains = &mut self.chains[..self.end];
+        let Some(first) = chains.iter().find(|chain| !chain.is_single()).map(|chain| chain.first) else {
+            return self.pieces.clear();
+        };
+        self.pieces.drain(..first as usize);
+        chains.iter_mut().for_each(|chain| chain.first = chain.first.wrapping_sub(first));
     }
 
     /// Forgets all.
     #[inline]
     pub fn clear(&mut self) {
-        self.chains.clear();
         self.pieces.clear();
-        self.next = 0;
+        (self.next, self.end) = (0, 0);
     }
 
-    fn shift(&mut self) {
-        let first = self.chains[self.next].first;
-        self.pieces.drain(..first as usize);
-        self.chains.drain(..self.next);
-        self.chains.iter_mut().for_each(|chain| chain.first -= first);
-        self.next = 0;
+    /// Room for `count` chains more, of which [`add`](Self::add) says how many there are.
+    #[inline]
+    pub fn room(&mut self, count: usize) -> &mut [Chain] {
+        let wanted = self.end + count;
+        if wanted > self.chains.len() {
+            self.chains.resize(wanted, Chain::default());
+        }
+        &mut self.chains[self.end..wanted]
+    }
+
+    /// Adds the first `count` chains that were written to the [room](Self::room).
+    #[inline]
+    pub fn add(&mut self, count: usize) {
+        self.end = (self.end + count).min(self.chains.len());
     }
 
     /// The pieces of a chain.
-    #[inline]
-    pub fn pieces_of(&self, chain: &Chain) -> &[Piece] {
-        &self.pieces[chain.first as usize..(chain.first + chain.pieces) as usize]
+    pub fn pieces_of(&mut self, chain: Chain) -> &[Piece] {
+        self.list.clear();
+        self.list_pieces(chain);
+        &self.list
     }
 
-    /// The pieces of `count` chains from the next one on; they lie together.
-    #[inline]
-    pub fn pieces(&self, count: usize) -> &[Piece] {
-        match (self.left().first(), self.left().get(..count).and_then(<[_]>::last)) {
-            (Some(first), Some(last)) => {
-                &self.pieces[first.first as usize..(last.first + last.pieces) as usize]
-            }
-            _ => &[],
+    /// The pieces of `count` chains from the next one on.
+    pub fn pieces(&mut self, count: usize) -> &[Piece] {
+        self.list.clear();
+        for at in self.next..self.end.min(self.next + count) {
+            self.list_pieces(self.chains[at]);
         }
+        &self.list
     }
 
-    /// Chains that are not used yet, each with its place if it is in one piece.
-    #[inline]
-    pub fn singles(&self) -> impl Iterator<Item = (Chain, Option<Piece>)> {
-        self.left().iter().map(|chain| {
-            let piece = if chain.pieces == 1 { self.pieces.get(chain.first as usize) } else { None };
-            (*chain, piece.copied())
-        })
-    }
-
-    /// Adds a chain of one piece.
-    #[inline]
-    pub fn push(&mut self, id: u16, piece: Piece) {
-        let first = self.pieces.len() as u32;
-        self.pieces.push(piece);
-        self.chains.push(Chain { bytes: piece.bytes, first, pieces: 1, id, entries: 1 });
+    fn list_pieces(&mut self, chain: Chain) {
+        if chain.is_single() {
+            self.list.push(Piece { start: chain.start, bytes: chain.bytes });
+        } else {
+            let (first, count) = (chain.first as usize, chain.pieces as usize);
+            self.list.extend_from_slice(&self.pieces[first..first + count]);
+        }
     }
 
     /// Adds the chain of what `collect` adds to the pieces; it gives the chain's id and entries. Gives the entries.
@@ -142,8 +188,16 @@ impl Taken {
             Ok((id, entries)) => {
                 let bytes =
                     self.pieces[first..].iter().fold(0u32, |all, piece| all.saturating_add(piece.bytes));
+                // A chain of no bytes has one piece of none.
+                if self.pieces.len() == first {
+                    self.pieces.push(Piece { start: NonNull::dangling(), bytes: 0 });
+                }
                 let pieces = (self.pieces.len() - first) as u32;
-                self.chains.push(Chain { bytes, first: first as u32, pieces, id, entries });
+                let chain = Chain { bytes, pieces, first: first as u32, id, entries, ..Chain::default() };
+                if let Some(place) = self.room(1).first_mut() {
+                    *place = chain;
+                }
+                self.add(1);
                 Ok(entries)
             }
             Err(error) => {
@@ -163,35 +217,53 @@ mod tests {
         let mut bytes = [0u8; 64];
         let start = NonNull::from(&mut bytes).cast::<u8>();
         let mut taken = Taken::default();
-        taken.push(7, Piece { start, bytes: 1 });
+        let single = |taken: &mut Taken, bytes, id| {
+            taken.room(1)[0] = Chain::single(start, bytes, id);
+            taken.add(1);
+        };
+        single(&mut taken, 1, 7);
         let two = |pieces: &mut Vec<Piece>| {
             pieces.extend([2, 3].map(|bytes| Piece { start, bytes }));
             Ok::<_, ()>((8, 2))
         };
-        taken.push_chain(two).unwrap();
-        assert_eq!(
-            taken.push_chain(|pieces| {
-                pieces.push(Piece { start, bytes: 9 });
-                Err(())
-            }),
+        assert_eq!(taken.push_chain(two), Ok(2));
+        let bad = |pieces: &mut Vec<Piece>| {
+            pieces.push(Piece { start, bytes: 9 });
             Err(())
-        );
-        taken.push(9, Piece { start, bytes: 4 });
-        let sizes = |taken: &Taken, count| -> Vec<u32> {
+        };
+        assert_eq!(taken.push_chain(bad), Err(()));
+        single(&mut taken, 4, 9);
+        assert_eq!(taken.push_chain(|_| Ok::<_, ()>((3, 1))), Ok(1));
+        assert_eq!(taken.push_chain(two), Ok(2));
+        let sizes = |taken: &mut Taken, count| -> Vec<u32> {
             taken.pieces(count).iter().map(|piece| piece.bytes).collect()
         };
-        assert_eq!((sizes(&taken, 3), sizes(&taken, 1)), (vec![1, 2, 3, 4], vec![1]));
-        let singles: Vec<_> = taken.singles().map(|(_, piece)| piece.map(|piece| piece.bytes)).collect();
-        assert_eq!(singles, [Some(1), None, Some(4)]);
+        assert_eq!((sizes(&mut taken, 5), sizes(&mut taken, 1)), (vec![1, 2, 3, 4, 0, 2, 3], vec![1]));
+        let singles: Vec<_> = taken.left().iter().map(Chain::is_single).collect();
+        assert_eq!(singles, [true, false, true, false, false]);
         taken.advance(1);
         assert_eq!(taken.used().iter().map(|chain| chain.id).collect::<Vec<_>>(), [7]);
         taken.forget_used();
-        assert_eq!((sizes(&taken, 1), taken.left()[0].bytes, taken.used().len()), (vec![2, 3], 5, 0));
+        assert_eq!((sizes(&mut taken, 1), taken.left()[0].bytes, taken.used().len()), (vec![2, 3], 5, 0));
         taken.advance(1);
         taken.forget_used();
-        assert_eq!((sizes(&taken, 1), taken.left().len()), (vec![4], 1));
+        assert_eq!((sizes(&mut taken, 9), taken.left().len()), (vec![4, 0, 2, 3], 3));
+        taken.advance(2);
+        taken.forget_used();
+        let last = taken.left()[0];
+        assert_eq!(taken.pieces_of(last).iter().map(|piece| piece.bytes).collect::<Vec<_>>(), [2, 3]);
         taken.advance(5);
         taken.forget_used();
         assert!(taken.left().is_empty() && taken.pieces(1).is_empty());
+    }
+
+    #[test]
+    fn there_is_room_for_any_number() {
+        let mut taken = Taken::default();
+        for round in 0..3 {
+            assert_eq!(taken.room(ROOM).len(), ROOM, "{round}");
+            taken.add(ROOM);
+        }
+        assert_eq!(taken.left().len(), 3 * ROOM);
     }
 }

@@ -96,26 +96,26 @@ impl<V: Virtqueue> Filler<'_, V> {
         // Nothing is asked of the guest; `num_buffers`, where there is one, says 1.
         let last = if header == virtio::HEADER { 1u32 << 16 } else { 0 };
         let (mut at, mut all) = (first, 0);
-        for ((chain, piece), i) in self.taken.singles().zip(first..burst.len()) {
-            let (Some(piece), Some(frame)) = (piece, burst.plain(i)) else { break };
+        for (chain, i) in self.taken.left().iter().zip(first..burst.len()) {
+            let (start, Some(frame)) = (chain.start, burst.plain(i)) else { break };
             let bytes = header + frame.len();
-            if bytes > piece.bytes as usize {
+            if !chain.is_single() || bytes > chain.bytes as usize {
                 break;
             }
             // SAFETY: the buffer is in the ring's memory, which is mapped and ours to write, and has room for header
             // and frame; a header has at least ten bytes.
             unsafe {
-                piece.start.cast::<u64>().write_unaligned(0);
-                piece.start.add(header - 4).cast::<u32>().write_unaligned(last.to_le());
+                start.cast::<u64>().write_unaligned(0);
+                start.add(header - 4).cast::<u32>().write_unaligned(last.to_le());
             }
             let mut to = header;
-            frame.pieces(|start, len| {
+            frame.pieces(|from, len| {
                 // SAFETY: as above; the pieces of a frame are as long as the frame. They may be the guest's own
                 // buffers.
-                unsafe { copy(start, piece.start.add(to), len) };
+                unsafe { copy(from, start.add(to), len) };
                 to += len;
             });
-            self.ring.complete(chain, bytes as u32);
+            self.ring.complete(*chain, bytes as u32);
             (at, all) = (at + 1, all + frame.len());
         }
         self.taken.advance(at - first);
