@@ -185,6 +185,17 @@ impl GuestMemory {
     }
 }
 
+impl GuestMemory {
+    /// The guest address of a place in the memory.
+    pub fn address(&self, place: NonNull<u8>) -> Option<u64> {
+        let place = place.as_ptr() as usize;
+        self.regions.iter().find_map(|region| {
+            let within = place.checked_sub(region.host.as_ptr() as usize)? as u64;
+            (within < region.bytes).then(|| region.guest + within)
+        })
+    }
+}
+
 impl std::fmt::Debug for GuestMemory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let bytes: u64 = self.regions.iter().map(|region| region.bytes).sum();

@@ -157,6 +157,11 @@ impl End {
         Ok(())
     }
 
+    /// The memory that is shared.
+    pub fn memory(&self) -> &Arc<SharedMemory> {
+        &self.memory
+    }
+
     /// The features that are used: those of the options that the device has.
     pub fn features(&self) -> u64 {
         self.features

@@ -7,6 +7,7 @@
 
 pub mod access;
 mod cursor;
+pub mod dirty;
 pub mod packed;
 mod reach;
 pub mod record;
@@ -24,6 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pmd::Features;
 
 use self::access::{Access, Direct};
+use self::dirty::Dirty;
 use self::packed::Packed;
 use self::split::Split;
 pub use self::taken::Chain;
@@ -199,23 +201,33 @@ pub struct Lane<A = Direct> {
     pub call: Option<Arc<OwnedFd>>,
     /// The ring broke the rules and is not looked at any more.
     pub broken: Option<BadRing>,
+    /// What notes which pages are written, if somebody wants to know.
+    pub dirty: Option<Dirty>,
     taken: Taken,
 }
 
 impl<A: Access> Lane<A> {
     /// A ring that a worker can use from now on.
     pub fn new(ring: Ring<A>, terms: Terms, call: Option<Arc<OwnedFd>>) -> Lane<A> {
-        Lane { ring, terms, call, broken: None, taken: Taken::default() }
+        Lane { ring, terms, call, broken: None, dirty: None, taken: Taken::default() }
     }
 
     /// Shows the guest what was given back, and calls it if it wants to be called.
     #[inline]
     pub fn publish(&mut self) {
-        if with_ring!(&mut self.ring, ring => ring.publish())
-            && let Some(call) = &self.call
-        {
+        let wanted = with_ring!(&mut self.ring, ring => ring.publish());
+        self.mark_ring();
+        if wanted && let Some(call) = &self.call {
             use std::os::fd::AsFd;
             caller::call(call.as_fd());
+        }
+    }
+
+    /// Notes that something of the ring itself was written.
+    #[inline]
+    pub fn mark_ring(&self) {
+        if let Some(dirty) = &self.dirty {
+            dirty.mark_ring();
         }
     }
 

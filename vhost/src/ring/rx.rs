@@ -194,8 +194,10 @@ impl<A: Access> RxQueue for Rx<A> {
         // First: a kick that comes from now on is heard.
         self.bell.hush();
         let there = self.seat.enter().is_some_and(|lane| {
-            lane.broken.is_none()
-                && (!lane.taken.left().is_empty() || with_ring!(&mut lane.ring, ring => ring.arm()))
+            let there = lane.broken.is_none()
+                && (!lane.taken.left().is_empty() || with_ring!(&mut lane.ring, ring => ring.arm()));
+            lane.mark_ring();
+            there
         });
         self.seat.leave();
         there

@@ -16,6 +16,7 @@ use pmd::{BATCH, Burst, Features, MAX_FRAME, Pool, TxQueue, TxReport, virtio};
 
 use super::access::{Access, Direct, copy};
 use super::cursor::Cursor;
+use super::dirty::Dirty;
 use super::taken::Taken;
 use super::{Alarm, BadRing, Direction, Lane, Ring, Terms, Virtqueue, with_ring};
 use crate::seat::Occupant;
@@ -52,6 +53,7 @@ struct Filler<'a, V> {
     taken: &'a mut Taken,
     terms: Terms,
     completed: &'a mut [u8],
+    dirty: Option<&'a Dirty>,
 }
 
 impl<V: Virtqueue> Filler<'_, V> {
@@ -127,6 +129,9 @@ impl<V: Virtqueue> Filler<'_, V> {
     /// Completes the next `count` buffers, which `left` bytes were written to.
     #[inline]
     fn complete(&mut self, count: usize, mut left: u32) {
+        if let Some(dirty) = self.dirty {
+            dirty.mark(self.taken.pieces(count), left);
+        }
         for i in 0..count {
             let Some(&chain) = self.taken.left().get(i) else { break };
             let written = left.min(chain.bytes);
@@ -207,10 +212,10 @@ impl<A: Access> TxQueue for Tx<A> {
         let frames = burst.len() as u32;
         let Some(lane) = self.seat.enter() else { return TxReport { down: frames, ..report } };
         if lane.broken.is_none() {
-            let Lane { ring, taken, terms, .. } = lane;
+            let Lane { ring, taken, terms, dirty, .. } = lane;
             let (terms, completed) = (*terms, &mut self.completed[..]);
             let outcome = with_ring!(ring, ring => {
-                Filler { ring, taken, terms, completed }.send_all(burst, &mut report)
+                Filler { ring, taken, terms, completed, dirty: dirty.as_ref() }.send_all(burst, &mut report)
             });
             if let Err(reason) = outcome {
                 lane.fail(reason, &self.alarm);

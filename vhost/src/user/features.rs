@@ -26,6 +26,8 @@ const STATUS: u64 = 1 << 16;
 const CTRL_VQ: u64 = 1 << 17;
 const GUEST_ANNOUNCE: u64 = 1 << 21;
 const MQ: u64 = 1 << 22;
+/// Vhost's own: the pages that we write are to be noted.
+pub const LOG_ALL: u64 = 1 << 26;
 const INDIRECT_DESC: u64 = 1 << 28;
 /// Chains of events by index, both ways.
 pub const EVENT_IDX: u64 = 1 << 29;
@@ -57,7 +59,7 @@ const OFFLOADS: u64 = CSUM
 /// What a port with these settings offers.
 pub fn offered(settings: &Settings) -> u64 {
     let mut offered = MTU | MAC | MRG_RXBUF | STATUS | CTRL_VQ | GUEST_ANNOUNCE;
-    offered |= INDIRECT_DESC | EVENT_IDX | PROTOCOL_FEATURES | VERSION_1 | IN_ORDER;
+    offered |= INDIRECT_DESC | EVENT_IDX | PROTOCOL_FEATURES | VERSION_1 | IN_ORDER | LOG_ALL;
     if settings.packed {
         offered |= RING_PACKED;
     }
@@ -140,8 +142,8 @@ mod tests {
         assert_eq!(offered(&Settings { queues: 2, ..settings.clone() }), offer | MQ);
         assert_eq!(offered(&Settings { packed: false, ..settings.clone() }), offer & !RING_PACKED);
         assert_eq!(offered(&Settings { offloads: false, ..settings }), offer & !OFFLOADS);
-        // Every one has a name, but for the protocol's own.
-        assert_eq!(names(offer | MQ).count() as u32 + 1, (offer | MQ).count_ones());
+        // Every one has a name, but for the two that are none of virtio's.
+        assert_eq!(names(offer | MQ).count() as u32 + 2, (offer | MQ).count_ones());
         assert_eq!(names(VERSION_1 | MRG_RXBUF).collect::<Vec<_>>(), ["mrg_rxbuf", "version_1"]);
     }
 

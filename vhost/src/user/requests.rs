@@ -18,11 +18,13 @@ use super::inflight::{Inflight, Shape};
 use super::message::Body;
 use super::reason::Reason;
 use super::session::{Session, descriptor, refuse};
-use crate::memory::{REGIONS, RegionSpec};
+use crate::memory::{GuestMemory, REGIONS, RegionSpec};
+use crate::ring::dirty::Bitmap;
 use crate::ring::{BadRing, Layout, RING};
 
 /// What we offer of the protocol itself.
 const PROTOCOL: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
+    .union(VhostUserProtocolFeatures::LOG_SHMFD)
     .union(VhostUserProtocolFeatures::RARP)
     .union(VhostUserProtocolFeatures::REPLY_ACK)
     .union(VhostUserProtocolFeatures::MTU)
@@ -272,6 +274,16 @@ impl VhostUserBackendReqHandlerMut for Session {
         self.map()
     }
 
+    fn set_log_base(&mut self, log: &VhostUserLog, file: File) -> Result<()> {
+        let spec = RegionSpec { guest: 0, user: 0, bytes: log.mmap_size, offset: log.mmap_offset };
+        let memory = GuestMemory::map([(spec, file)], Some(&self.alarm));
+        let memory = memory.map_err(|error| refuse(Reason::BadMessage, format_args!("the log: {error}")))?;
+        self.stop_all();
+        self.log = Bitmap::new(Arc::new(memory), log.mmap_size).map(Arc::new);
+        self.run_all();
+        Ok(())
+    }
+
     // What follows was not offered; the protocol crate lets hardly any of it through.
 
     fn set_config(&mut self, _offset: u32, _buf: &[u8], _flags: VhostUserConfigFlags) -> Result<()> {
@@ -301,9 +313,5 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {
         Err(refuse(Reason::BadMessage, "GET_SHMEM_CONFIG was not offered"))
-    }
-
-    fn set_log_base(&mut self, _log: &VhostUserLog, _file: File) -> Result<()> {
-        Err(refuse(Reason::BadMessage, "SET_LOG_BASE was not offered"))
     }
 }

@@ -14,7 +14,7 @@ use pmd::Features;
 use vhost_protocol::vhost_user::{Error, Result};
 
 use super::announce::Announcement;
-use super::features::{self, EVENT_IDX, IN_ORDER, RING_PACKED};
+use super::features::{self, EVENT_IDX, IN_ORDER, LOG_ALL, RING_PACKED};
 use super::inflight::Inflight;
 use super::open::Settings;
 use super::pairs::Running;
@@ -23,6 +23,7 @@ use crate::caller;
 use crate::event::{self, Bell};
 use crate::memory::{GuestMemory, MemoryError, REGIONS, RegionSpec};
 use crate::ring::access::Direct;
+use crate::ring::dirty::{Bitmap, Dirty};
 use crate::ring::packed::{Packed, Style};
 use crate::ring::split::Split;
 use crate::ring::{Alarm, BadRing, Lane, Layout, Ring as Queue};
@@ -89,6 +90,8 @@ pub(super) struct Session {
     pub(super) table: Vec<(RegionSpec, File)>,
     memory: Option<Arc<GuestMemory>>,
     pub(super) inflight: Option<Inflight>,
+    /// Where the pages that we write are noted, while [`LOG_ALL`] is set.
+    pub(super) log: Option<Arc<Bitmap>>,
     announcement: Arc<Announcement>,
     status: SharedStatus,
     pub(super) alarm: Arc<Alarm>,
@@ -120,6 +123,7 @@ impl Session {
             table: Vec::new(),
             memory: None,
             inflight: None,
+            log: None,
             announcement,
             status,
             alarm,
@@ -166,7 +170,7 @@ impl Session {
         }
         self.rings.fill_with(Ring::default);
         self.table.clear();
-        (self.memory, self.inflight) = (None, None);
+        (self.memory, self.inflight, self.log) = (None, None, None);
         self.features = 0;
         self.tell(|status| (status.negotiated, status.mtu) = (0, None));
     }
@@ -175,7 +179,8 @@ impl Session {
     pub(super) fn broken(&mut self) -> Option<String> {
         // First: what a ring reads there afterwards breaks the rules, too.
         let inflight = self.inflight.as_ref().map(|inflight| &inflight.memory);
-        if let Some(guest) = self.memory.iter().chain(inflight).find_map(|memory| memory.lost()) {
+        let log = self.log.as_ref().map(|log| log.memory());
+        if let Some(guest) = self.memory.iter().chain(inflight).chain(log).find_map(|memory| memory.lost()) {
             return Some(Reason::MemoryTruncated.because(format_args!(
                 "the file of the memory region at {guest:#x} was cut short, or has no memory"
             )));
@@ -229,8 +234,11 @@ impl Session {
             Ok(queue) => queue,
             Err(reason) => return self.tell(|status| status.reason = Reason::BadRing.because(reason)),
         };
+        let mut lane = Lane::new(queue, terms, ring.call.clone());
+        lane.dirty = self.dirty(memory, &layout);
+        lane.mark_ring();
         let Place { owner, bell } = &mut self.places[index];
-        owner.put(Lane::new(queue, terms, ring.call.clone()));
+        owner.put(lane);
         if let Some(bell) = bell {
             if let Some(kick) = &ring.kick
                 && let Err(error) = bell.watch(kick.as_fd())
@@ -243,6 +251,18 @@ impl Session {
         }
         self.tell(|status| status.features = terms.features);
         self.running.set(index, true);
+    }
+
+    /// What notes the pages that a ring has us write, if they are to be noted.
+    fn dirty(&self, memory: &Arc<GuestMemory>, layout: &Layout) -> Option<Dirty> {
+        let log = self.log.as_ref().filter(|_| self.features & LOG_ALL != 0)?;
+        let entries = u64::from(layout.size);
+        // Sections 2.7.8 and 2.8.10: the used ring; the descriptors, which are written over, and the device area.
+        let parts = match self.features & RING_PACKED {
+            0 => [(layout.used, 6 + 8 * entries), (0, 0)],
+            _ => [(layout.descriptors, 16 * entries), (layout.used, 4)],
+        };
+        Some(Dirty::new(log.clone(), memory.clone(), &parts))
     }
 
     /// The ring itself, of the kind that was agreed on.

@@ -11,6 +11,7 @@ use pmd::{
 
 use super::{Mode, OpenError, Settings, VhostUserPort, open};
 use crate::driver::frontend::{End, PLAIN};
+use crate::driver::memory::{GUEST, USER};
 use crate::driver::ring::NEXT;
 use vhost_protocol::VhostBackend;
 use vhost_protocol::vhost_user::VhostUserFrontend;
@@ -18,6 +19,9 @@ use vhost_protocol::vhost_user::message::{VhostUserConfigFlags, VhostUserInfligh
 
 /// All features that the front end can use: its rings are split ones.
 const ALL: u64 = !(1 << 34);
+
+/// Pages that are written are to be noted.
+const LOG_ALL: u64 = 1 << 26;
 
 /// A folder that is gone afterwards.
 struct Folder(PathBuf);
@@ -410,6 +414,102 @@ fn an_inflight_region_is_made_and_taken_back() {
         assert!(end.frontend().set_inflight_fd(&region, fd).is_err());
         wait_until(reason, || rig.port.link().reason.starts_with(reason));
     }
+}
+
+/// The bits of a log, as far as pages of a front end's memory have them.
+fn logged(log: &std::fs::File, pages: u64) -> Vec<bool> {
+    let first = GUEST / 4096;
+    let mut bytes = vec![0; (pages / 8 + 1) as usize];
+    std::os::unix::fs::FileExt::read_exact_at(log, &mut bytes, first / 8).unwrap();
+    (0..pages).map(|page| bytes[(page / 8) as usize] >> (page % 8) & 1 != 0).collect()
+}
+
+#[test]
+fn pages_that_are_written_while_a_guest_moves_are_noted() {
+    for (name, features) in [("split", ALL), ("packed", u64::MAX)] {
+        let folder = Folder::new(&format!("log-{name}"));
+        let mut rig = Rig::new(folder.settings(Mode::Server));
+        let stream = UnixStream::connect(folder.socket()).unwrap();
+        let mut end = End::new(stream, 64, features & !LOG_ALL).unwrap();
+        let protocol = end.frontend().get_protocol_features().unwrap();
+        end.frontend().set_protocol_features(protocol).unwrap();
+        rig.wait_up();
+        assert_eq!(rig.port.peer().unwrap().ring, Some(name));
+        rig.traffic(&mut end, 100);
+
+        let bytes = end.memory().region().1.bytes;
+        let log = crate::driver::memfd((GUEST + bytes) / 4096 / 8 + 1).unwrap();
+        let region = vhost_protocol::VhostUserDirtyLogRegion {
+            mmap_size: log.metadata().unwrap().len(),
+            mmap_offset: 0,
+            mmap_handle: std::os::fd::AsRawFd::as_raw_fd(&log),
+        };
+        let used = end.features();
+        end.frontend().set_log_base(0, Some(region)).unwrap();
+        rig.traffic(&mut end, 100);
+        assert!(!logged(&log, bytes / 4096).contains(&true), "nobody has asked yet");
+        end.frontend().set_features(used | LOG_ALL).unwrap();
+
+        let contents = |end: &End| {
+            let mut contents = vec![0; bytes as usize];
+            end.memory().read(0, &mut contents).unwrap();
+            contents
+        };
+        let before = contents(&end);
+        rig.traffic(&mut end, 300);
+        let after = contents(&end);
+        let bits = logged(&log, bytes / 4096);
+        // The other pages the driver has written itself: its frames, what it made available.
+        let mut written = Vec::new();
+        let [receive, transmit] = end.pair(0).unwrap();
+        for queue in [&mut *receive, transmit] {
+            written.push(queue.ring().layout().used - USER..queue.ring().layout().used - USER + 4);
+            if name == "packed" {
+                let at = queue.ring().layout().descriptors - USER;
+                written.push(at..at + 64 * 16);
+            } else {
+                let at = queue.ring().layout().used - USER;
+                written.push(at..at + 6 + 64 * 8);
+            }
+        }
+        written.extend((0..64).map(|id| receive.buffer(id)..receive.buffer(id) + 2048));
+        let mut changed = 0;
+        for place in written.into_iter().flat_map(|range| range.start as usize..range.end as usize) {
+            if before[place] != after[place] {
+                changed += 1;
+                assert!(bits[place / 4096], "{name}: {place:#x} was written and is not noted");
+            }
+        }
+        assert!(changed > 10_000, "hardly anything was written: {changed}");
+        let noted = bits.iter().filter(|bit| **bit).count();
+        // The frames that the driver sends are only read.
+        assert!(noted < bits.len() * 2 / 3, "{noted} of {} pages", bits.len());
+
+        end.frontend().set_features(used).unwrap();
+        log.set_len(0).unwrap();
+        rig.traffic(&mut end, 100);
+        assert!(rig.port.link().up);
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_is_refused_and_one_that_is_too_short_ignored() {
+    let folder = Folder::new("no-log");
+    let mut rig = Rig::new(folder.settings(Mode::Server));
+    let file = crate::driver::memfd(4096).unwrap();
+    let log = |mmap_size, mmap_offset| vhost_protocol::VhostUserDirtyLogRegion {
+        mmap_size,
+        mmap_offset,
+        mmap_handle: std::os::fd::AsRawFd::as_raw_fd(&file),
+    };
+    for (bytes, offset) in [(4097, 0), (4096, 1), (1, 4096), (u64::MAX / 2, u64::MAX / 2)] {
+        let (mut end, _socket) = full_end(&rig, &folder);
+        assert!(end.frontend().set_log_base(0, Some(log(bytes, offset))).is_err());
+        wait_until("an end", || rig.port.link().reason.starts_with("bad-message: the log: "));
+    }
+    let (mut end, _socket) = full_end(&rig, &folder);
+    end.frontend().set_log_base(0, Some(log(4096, 0))).unwrap();
+    rig.traffic(&mut end, 200);
 }
 
 #[test]
