@@ -18,11 +18,19 @@ use vswitch_tests::{Attachment, Container, Ctl, Daemon, Lab, wait_until};
 /// Traffic goes on within this time of the moment that the two ends can reach each other again.
 const GOES_ON: Duration = Duration::from_millis(200);
 
-/// What runs the guest, and whether it is the one that listens. A full run takes all of them.
-fn machines() -> Vec<(Qemu, bool)> {
-    let all =
-        [(Qemu::Backports, false), (Qemu::Debian, true), (Qemu::Debian, false), (Qemu::Backports, true)];
-    all[..if full() { 4 } else { 2 }].to_vec()
+/// What runs the guest, whether it is the one that listens, and its card's further options. A full run takes all.
+type Machine = (Qemu, bool, &'static str);
+
+fn machines() -> Vec<Machine> {
+    let mut all = vec![(Qemu::Backports, false, ",packed=on"), (Qemu::Debian, true, "")];
+    if full() {
+        all.extend([
+            (Qemu::Debian, false, ""),
+            (Qemu::Backports, true, ""),
+            (Qemu::Debian, true, ",packed=on"),
+        ]);
+    }
+    all
 }
 
 /// The port of a guest.
@@ -57,10 +65,11 @@ struct Scene {
 }
 
 impl Scene {
-    fn start((qemu, listens): (Qemu, bool)) -> Self {
+    fn start((qemu, listens, options): Machine) -> Self {
         let lab = Lab::new("guest");
         let container = lab.container("left", Attachment::Tap, 1500);
         let plan = Plan::new("vm", 100, qemu, &lab.folder().join("vm.sock"), listens);
+        let plan = Plan { options: options.to_owned(), ..plan };
         let daemon = lab.start(&(Lab::configuration("[0, 1]", &[&container]) + &port(&plan, 1500)));
         let mut guest = Guest::start(&lab, plan);
         await_up(&daemon.ctl(), &["left", "vm"]);
@@ -133,7 +142,8 @@ fn a_guest_talks_with_its_offloads_and_does_so_again_after_a_reboot_and_a_crash(
 
 #[test]
 fn traffic_goes_on_at_once_when_the_switch_was_stopped_or_killed() {
-    for machine in machines() {
+    // A packed ring does not say how far it was used, and QEMU's network card keeps no record of it.
+    for machine in machines().into_iter().map(|(qemu, listens, _)| (qemu, listens, "")) {
         println!("{machine:?}");
         let mut scene = Scene::start(machine);
         let ctl = scene.daemon.ctl();

@@ -101,7 +101,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn reset_device(&mut self) -> Result<()> {
-        self.forget();
+        self.reset();
         Ok(())
     }
 

@@ -164,13 +164,19 @@ impl Session {
     }
 
     pub(super) fn forget(&mut self) {
+        self.reset();
+        self.table.clear();
+        (self.memory, self.log) = (None, None);
+    }
+
+    /// The device is as new. Its memory is not part of it: who has told us the regions does not do so again.
+    pub(super) fn reset(&mut self) {
         self.stop_all();
         if self.rings.iter().any(|ring| ring.started) {
             self.tell(|status| status.resets += 1);
         }
         self.rings.fill_with(Ring::default);
-        self.table.clear();
-        (self.memory, self.inflight, self.log) = (None, None, None);
+        self.inflight = None;
         self.features = 0;
         self.tell(|status| (status.negotiated, status.mtu) = (0, None));
     }
