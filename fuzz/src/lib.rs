@@ -1,11 +1,18 @@
 //! What must hold for any bytes, one function for each thing that reads an outsider's bytes. Each panics if it does
 //! not hold. The fuzz targets call these, and so does a test that needs no fuzzer.
 
+use std::cell::RefCell;
 use std::io::Cursor;
 
 use control::api::{ApiError, MAX_REQUEST_BYTES, MessageReader, decode_request, encode_response};
 use control::schema::Config;
+use pmd::mem::Settings as Wire;
+use pmd::{Features, virtio};
+use vhost::driver::flip::{Agreed, Stage};
+use vhost::user::rehearsal::Rehearsal;
+use vhost::{Mode, Settings};
 use vswitch::flow::headers::{Depth, Fragment, Headers, Network, Transport, WINDOW, parse, parse_link};
+use vswitch::lab::{Design, Lab, PortDesign};
 use vswitch::notation;
 
 /// A frame from a port: parsed at both depths, and described.
@@ -107,4 +114,76 @@ fn answer(line: &[u8]) {
     };
     assert_eq!(answer.iter().filter(|byte| **byte == b'\n').count(), 1, "an answer is one line");
     assert_eq!(answer.last(), Some(&b'\n'));
+}
+
+/// A frame with a virtio-net header, from a guest or a container, on its way to ports that take all of its metadata,
+/// only partial checksums, and nothing.
+pub fn virtio_header(bytes: &[u8]) {
+    thread_local! {
+        static LAB: RefCell<Lab> = RefCell::new(lab());
+    }
+    let Some((header, frame)) = bytes.split_at_checked(virtio::HEADER) else { return };
+    let Ok(offload) = virtio::decode(header, frame.len()) else { return };
+    let encoded = virtio::encode(&offload, frame, frame.len());
+    assert_eq!(virtio::decode(&encoded, frame.len()), Ok(offload), "what is written is what was read");
+    LAB.with_borrow_mut(|lab| {
+        if frame.len() < 14 || !lab.send(0, frame, offload) {
+            return;
+        }
+        lab.run();
+        for (port, takes) in (1..).zip(TAKES) {
+            for (_, offload) in lab.received(port) {
+                assert!(offload.fits(takes), "{offload:?} is more than the port takes");
+            }
+        }
+        assert!(lab.is_conserved());
+    });
+}
+
+/// What the ports take.
+const TAKES: [Features; 3] = [Features::NONE, Features::CHECKSUM, Features::VIRTIO];
+
+#[allow(clippy::expect_used, reason = "without memory there is nothing to check")]
+fn lab() -> Lab {
+    let mut lab =
+        Lab::new(Design { frames: 1024, fdb: 64, ..Design::default() }).expect("a switch in memory");
+    lab.add_port(PortDesign::default());
+    for features in TAKES {
+        lab.add_port(PortDesign { wire: Wire { features, ..Wire::default() }, ..PortDesign::default() });
+    }
+    lab
+}
+
+/// A split ring whose memory holds what the bytes say, at every look anew.
+pub fn split_ring(bytes: &[u8]) {
+    ring(false, bytes);
+}
+
+/// A packed ring whose memory holds what the bytes say, at every look anew.
+pub fn packed_ring(bytes: &[u8]) {
+    ring(true, bytes);
+}
+
+#[allow(clippy::expect_used, reason = "without memory there is nothing to check")]
+fn ring(packed: bool, bytes: &[u8]) {
+    thread_local! {
+        static STAGE: RefCell<Stage> = RefCell::new(Stage::new().expect("a stage"));
+    }
+    let Some((&features, rest)) = bytes.split_first() else { return };
+    let has = |bit: u8| features >> bit & 1 != 0;
+    let agreed = Agreed { packed, in_order: has(0), event_index: has(1), mergeable: has(2) };
+    let numbers: Vec<[u8; 8]> = rest.as_chunks().0.to_vec();
+    let mut numbers = numbers.into_iter().map(u64::from_le_bytes);
+    STAGE.with_borrow_mut(|stage| stage.play(agreed, Box::new(move || numbers.next())));
+}
+
+/// What a vhost-user front end says, with descriptors, and a worker's bursts in between.
+#[allow(clippy::expect_used, reason = "without memory there is nothing to check")]
+pub fn message(bytes: &[u8]) {
+    thread_local! {
+        static PORT: RefCell<Rehearsal> = RefCell::new(
+            Rehearsal::new(&Settings { queues: 2, ..Settings::new("unused", Mode::Server) }).expect("a port"),
+        );
+    }
+    PORT.with_borrow_mut(|port| port.play(bytes));
 }

@@ -8,6 +8,9 @@ use std::path::Path;
 
 use control::api::{decode_request, encode_hex};
 use control::schema::Config;
+use pmd::virtio;
+use vhost::user::rehearsal::Rehearsal;
+use vhost::{Mode, Settings};
 use vswitch::notation;
 use vswitch::notation::random::{Frames, Mix, Random};
 
@@ -140,6 +143,26 @@ fn fuzz_request() {
     fuzz(checks::request, &corpus("request"), &words, 20_000);
 }
 
+#[test]
+fn fuzz_virtio_header() {
+    fuzz(checks::virtio_header, &corpus("virtio_header"), &[], 5_000);
+}
+
+#[test]
+fn fuzz_split_ring() {
+    fuzz(checks::split_ring, &corpus("split_ring"), &[], 2_000);
+}
+
+#[test]
+fn fuzz_packed_ring() {
+    fuzz(checks::packed_ring, &corpus("packed_ring"), &[], 2_000);
+}
+
+#[test]
+fn fuzz_message() {
+    fuzz(checks::message, &corpus("message"), &[], 5_000);
+}
+
 /// A corpus is of use only if most of it is good: mutations of what is refused at once reach nothing.
 #[test]
 fn fuzz_corpus_is_sound() {
@@ -152,6 +175,14 @@ fn fuzz_corpus_is_sound() {
     }
     let good = corpus("config").iter().filter(|bytes| Config::parse_bytes(bytes, "").is_ok()).count();
     assert!(good >= 2, "{good} good configurations");
+    for bytes in corpus("virtio_header") {
+        assert!(virtio::decode(&bytes, bytes.len() - virtio::HEADER).is_ok());
+    }
+    let mut port = Rehearsal::new(&Settings::new("unused", Mode::Server)).unwrap();
+    for bytes in corpus("message") {
+        let (followed, was_up) = port.play(&bytes);
+        assert!(followed >= 14 && was_up, "{followed}: {}", encode_hex(&bytes));
+    }
     let good = corpus("request").iter().filter(|bytes| decode_request(bytes).is_ok()).count();
     assert!(good >= 5, "{good} good requests");
 }

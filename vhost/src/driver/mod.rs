@@ -3,9 +3,11 @@
 //! For tests and benches, and the ground of a guest-side library. [`memory`] is what is shared; [`split`] and
 //! [`packed`] are virtqueues, with every field within reach of those who want to misbehave, and [`ring`] is one of
 //! either kind; [`queue`] is a ring with buffers, which sends and receives frames and believes the device nothing;
-//! [`frontend`] is a device's worth of queues, offered over a vhost-user socket. Nothing in the device part of the
+//! [`frontend`] is a device's worth of queues, offered over a vhost-user socket; [`flip`] is a guest whose memory is
+//! never twice the same. Nothing in the device part of the
 //! crate knows them.
 
+pub mod flip;
 pub mod frontend;
 pub mod memory;
 pub mod packed;

@@ -15,6 +15,7 @@ mod message;
 mod open;
 mod pairs;
 mod reason;
+pub mod rehearsal;
 mod requests;
 mod service;
 mod session;
@@ -50,17 +51,22 @@ pub struct VhostUserPort {
     _service: Service,
 }
 
-impl VhostUserPort {
-    /// A port over what [`open`] opened; needs no privilege.
-    ///
-    /// # Errors
-    /// No descriptor or thread could be had.
-    pub fn new(open: OpenVhostUser) -> Result<VhostUserPort, OpenError> {
-        let Settings { mac, mtu, mode, queues, .. } = open.settings;
+/// What a port is made of.
+struct Parts {
+    session: Session,
+    alarm: Arc<Alarm>,
+    status: SharedStatus,
+    running: Arc<Running>,
+    rx: Vec<Box<dyn RxQueue>>,
+    tx: Vec<Box<dyn TxQueue>>,
+}
+
+impl Parts {
+    fn new(settings: &Settings) -> Result<Parts, OpenError> {
         let announcement = Arc::new(Announcement::default());
         let alarm = Arc::new(Alarm::new().map_err(OpenError::Resources)?);
         let (mut places, mut rx, mut tx) = (Vec::new(), Vec::<Box<dyn RxQueue>>::new(), Vec::new());
-        for _ in 0..queues.clamp(1, PAIRS) {
+        for _ in 0..settings.queues.clamp(1, PAIRS) {
             let bell = Arc::new(Bell::new().map_err(OpenError::Resources)?);
             let (rx_owner, rx_seat) = seat();
             let (tx_owner, tx_seat) = seat();
@@ -76,16 +82,22 @@ impl VhostUserPort {
         let running = Arc::new(Running::default());
         let reason = Reason::Disconnected.because("nobody has connected yet");
         let status: SharedStatus = Arc::new(Mutex::new(Status { reason, ..Status::default() }));
-        let session = Session::new(
-            places,
-            running.clone(),
-            status.clone(),
-            alarm.clone(),
-            announcement,
-            &open.settings,
-        );
-        let service = Service::start(open, session, alarm).map_err(OpenError::Resources)?;
+        let session =
+            Session::new(places, running.clone(), status.clone(), alarm.clone(), announcement, settings);
         let tx = if tx.len() == 1 { boxed(tx) } else { boxed(PairTx::over(tx, &running)) };
+        Ok(Parts { session, alarm, status, running, rx, tx })
+    }
+}
+
+impl VhostUserPort {
+    /// A port over what [`open`] opened; needs no privilege.
+    ///
+    /// # Errors
+    /// No descriptor or thread could be had.
+    pub fn new(open: OpenVhostUser) -> Result<VhostUserPort, OpenError> {
+        let Settings { mac, mtu, mode, .. } = open.settings;
+        let Parts { session, alarm, status, running, rx, tx } = Parts::new(&open.settings)?;
+        let service = Service::start(open, session, alarm).map_err(OpenError::Resources)?;
         Ok(VhostUserPort { mac, mtu, mode, status, running, rx, tx, _service: service })
     }
 

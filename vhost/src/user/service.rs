@@ -167,25 +167,6 @@ impl Work {
         None
     }
 
-    /// Follows one message.
-    fn follow(
-        &self,
-        stream: &UnixStream,
-        handler: &mut BackendReqHandler<Mutex<Session>>,
-    ) -> Result<(), Error> {
-        let early = !self.lock().has_features();
-        if let Some(message) = message::take(stream, early).map_err(Error::SocketBroken)? {
-            let outcome = self.lock().follow(&message.body);
-            // Also of one that has not said in this connection that answers are agreed on.
-            if message.needs_reply {
-                let is_done = matches!(outcome, Ok(true));
-                message::reply(stream, &message, is_done).map_err(Error::SocketBroken)?;
-            }
-            return outcome.map(drop);
-        }
-        handler.handle_request()
-    }
-
     /// Follows one front end until it goes.
     fn serve(&self, stream: UnixStream) -> End {
         let gone = |error: io::Error| End::Gone(Reason::Disconnected.because(error));
@@ -217,13 +198,33 @@ impl Work {
             {
                 break End::Fault(reason);
             }
-            if message && let Err(error) = self.follow(&watched, &mut handler) {
+            if message && let Err(error) = follow(&self.session, &watched, &mut handler) {
                 break ending(error);
             }
         };
         *self.control.connection() = None;
         end
     }
+}
+
+/// Follows one message.
+pub(super) fn follow(
+    session: &Mutex<Session>,
+    stream: &UnixStream,
+    handler: &mut BackendReqHandler<Mutex<Session>>,
+) -> Result<(), Error> {
+    let lock = || session.lock().unwrap_or_else(PoisonError::into_inner);
+    let early = !lock().has_features();
+    if let Some(message) = message::take(stream, early).map_err(Error::SocketBroken)? {
+        let outcome = lock().follow(&message.body);
+        // Also of one that has not said in this connection that answers are agreed on.
+        if message.needs_reply {
+            let is_done = matches!(outcome, Ok(true));
+            message::reply(stream, &message, is_done).map_err(Error::SocketBroken)?;
+        }
+        return outcome.map(drop);
+    }
+    handler.handle_request()
 }
 
 fn unreachable_reason(socket: &Path, error: &io::Error) -> String {
