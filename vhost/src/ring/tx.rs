@@ -91,9 +91,12 @@ impl<V: Virtqueue> Filler<'_, V> {
     }
 
     /// Sends frames, from the one at `first` on, as long as they need nothing and fit into the next buffer: that is
-    /// nearly every one. Gives the first that does not.
+    /// nearly every one, unless pages are to be noted. Gives the first that does not.
     #[inline]
     fn send_plain(&mut self, burst: &Burst<'_, '_>, first: usize, report: &mut TxReport) -> usize {
+        if self.dirty.is_some() {
+            return first;
+        }
         let header = self.terms.header;
         // Nothing is asked of the guest; `num_buffers`, where there is one, says 1.
         let last = if header == virtio::HEADER { 1u32 << 16 } else { 0 };
