@@ -50,13 +50,16 @@ ovs_start() {
 }
 
 # ovs_dpdk_start NAME=SOCKET...: the build with DPDK: a bridge with vhost-user ports that connect to these sockets, its
-# polling thread on CPU 1, in 512 MB of huge pages that must be there.
+# polling thread on CPU 1, in 512 MB of huge pages that must be there. OVS_COLUMNS are further columns of its table
+# Open_vSwitch.
+OVS_COLUMNS=()
 ovs_dpdk_start() {
   local port
   ovs_unpack ovs-dpdk openvswitch-switch-dpdk
   lab_space ovs
   ovs_daemon ovs-vswitchd-dpdk other_config:dpdk-init=true other_config:dpdk-socket-mem=512 \
-    other_config:dpdk-extra="--no-pci --in-memory" other_config:dpdk-lcore-mask=1 other_config:pmd-cpu-mask=2
+    other_config:dpdk-extra="--no-pci --in-memory" other_config:dpdk-lcore-mask=1 other_config:pmd-cpu-mask=2 \
+    "${OVS_COLUMNS[@]}"
   for port in "$@"; do
     ovs_vsctl add-port br0 "${port%%=*}" -- set interface "${port%%=*}" type=dpdkvhostuserclient \
       options:vhost-server-path="${port#*=}"
