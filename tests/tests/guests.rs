@@ -2,9 +2,10 @@
 //! default offloads, whichever side listens on the socket.
 
 use std::net::{IpAddr, SocketAddr};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use vswitch_tests::cases::{full, scaled};
 use vswitch_tests::ctl::number;
 use vswitch_tests::guest::{Guest, Plan, Qemu};
@@ -278,4 +279,73 @@ fn files_arrive_intact_between_guests_and_whatever_a_container_hangs_on() {
         daemon.stop();
     }
     crowd.guests.into_iter().flatten().for_each(Guest::power_off);
+}
+
+/// Pings so far apart; one of them may be lost on a move.
+const APART: Duration = Duration::from_millis(100);
+
+/// A guest, and where it can move to: one port of the switch each.
+struct Move {
+    places: [Plan; 2],
+    lab: Lab,
+}
+
+impl Move {
+    /// Moves the guest, which is at the first place, to the second one, under pings from the container.
+    fn carry_out(&mut self, mut from: Guest, container: &Container) -> Guest {
+        self.places.rotate_left(1);
+        let channel = format!("unix:{}", self.lab.folder().join("migration").display());
+        let mut to =
+            Guest::start(&self.lab, Plan { incoming: Some(channel.clone()), ..self.places[0].clone() });
+        let pings = Pings::start(&container.namespace, from.plan.address(4), APART);
+        pings.await_answers(5);
+        from.monitor("migrate-set-parameters", json!({"downtime-limit": 50}));
+        from.monitor("migrate", json!({"uri": channel}));
+        let state = |guest: &mut Guest| guest.monitor("query-migrate", json!({}))["status"].clone();
+        wait_until("the guest has moved", Duration::from_secs(60), || {
+            let state = state(&mut from);
+            assert_ne!(state, "failed", "{}", from.messages());
+            state == "completed"
+        });
+        pings.await_answers(10);
+        let answers = pings.answers();
+        let lost = answers.last().expect("many").number as usize - answers.len();
+        println!("{} to {}: {lost} pings lost", from.plan.name, to.plan.name);
+        assert!(lost <= 1, "{lost} pings were lost: {answers:?}");
+        // Its shell has moved with it.
+        to.run("true");
+        to
+    }
+}
+
+#[test]
+fn a_guest_moves_to_another_qemu_and_back_with_a_ping_lost_at_most() {
+    for qemu in if full() { vec![Qemu::Backports, Qemu::Debian] } else { vec![Qemu::Backports] } {
+        let lab = Lab::new("move");
+        let container = lab.container("left", Attachment::Tap, 1500);
+        let places = ["here", "there"]
+            .map(|name| Plan::new(name, 100, qemu, &lab.folder().join(format!("{name}.sock")), false));
+        let ports = places.each_ref().map(|plan| port(plan, 1500)).concat();
+        let mut daemon = lab.start(&(Lab::configuration("[0, 1]", &[&container]) + &ports));
+        let mut guest = Guest::start(&lab, places[0].clone());
+        guest.await_boot();
+        await_ping(&container.namespace, guest.plan.address(4));
+        let mut way = Move { places, lab };
+        let guest = way.carry_out(guest, &container);
+
+        // Back, and this time its memory changes under a transfer.
+        let mut guest = guest;
+        guest.run(&format!("netprobe stream-serve [::]:{FILES} 1 & {}", listening_on(FILES)));
+        let to = SocketAddr::new(guest.plan.address(4), FILES);
+        let guest = thread::scope(|scope| {
+            let transfer = scope
+                .spawn(|| assert_exchange_with(&container.namespace, to, 1, scaled(50_000_000, 500_000_000)));
+            let guest = way.carry_out(guest, &container);
+            transfer.join().expect("the files arrive");
+            guest
+        });
+        assert_conserved(&daemon.ctl());
+        guest.power_off();
+        daemon.stop();
+    }
 }
