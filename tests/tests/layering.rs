@@ -14,7 +14,7 @@ const ALLOWED: [(&str, &[&str]); 6] = [
     ("vhost", &["pmd"]),
     ("vswitch", &["pmd", "vhost", "control"]),
     ("vswitch-benches", &["pmd", "vhost", "vswitch", "control"]),
-    ("vswitch-tests", &["control"]),
+    ("vswitch-tests", &["vhost", "control"]),
 ];
 
 /// Each package of the workspace with those of the workspace that it depends on.

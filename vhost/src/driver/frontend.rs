@@ -1,11 +1,12 @@
 //! A vhost-user front end: an end of traffic. Polled; the device is kicked if it wants to be and never calls.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use vhost_protocol::vhost_user::message::VhostUserHeaderFlag;
+use vhost_protocol::vhost_user::message::{VhostUserHeaderFlag, VhostUserInflight};
 use vhost_protocol::vhost_user::{Frontend, VhostUserFrontend, VhostUserProtocolFeatures};
 use vhost_protocol::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 
@@ -52,11 +53,13 @@ pub struct Options {
     pub buffers: [u32; 2],
     /// The memory is in huge pages.
     pub huge: bool,
+    /// What the device has in hand is noted in memory that outlives it ("Inflight I/O tracking", vhost-user.rst).
+    pub inflight: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { size: 256, pairs: 1, features: PLAIN, buffers: [BUFFER; 2], huge: false }
+        Options { size: 256, pairs: 1, features: PLAIN, buffers: [BUFFER; 2], huge: false, inflight: false }
     }
 }
 
@@ -66,6 +69,8 @@ pub struct End {
     /// Receive and transmit, pair by pair (Virtual I/O Device 1.2, section 5.1.2).
     queues: Vec<Queue>,
     features: u64,
+    /// Where the device notes what it has in hand.
+    inflight: Option<(VhostUserInflight, File)>,
     fault: Option<DeviceFault>,
     /// Messages go here; the port sees the end of it when it is dropped.
     frontend: Frontend,
@@ -94,7 +99,7 @@ impl End {
             return Err(failed("an end has at least one pair of queues"));
         }
         let mut frontend = Frontend::from_stream(stream, RINGS);
-        let features = negotiate(&mut frontend, options.features)?;
+        let features = negotiate(&mut frontend, options.features, options.inflight)?;
         let shape = |buffer| Shape {
             size: options.size,
             packed: features & PACKED != 0,
@@ -115,9 +120,32 @@ impl End {
             queues.push(Queue::new(memory.clone(), at, Role::Receive, shapes[0])?);
             queues.push(Queue::new(memory.clone(), at + shapes[0].bytes(), Role::Transmit, shapes[1])?);
         }
-        let mut end = End { memory, queues, features, fault: None, frontend };
+        let inflight = if options.inflight {
+            let rings = VhostUserInflight::new(0, 0, 2 * options.pairs, options.size);
+            Some(frontend.get_inflight_fd(&rings).map_err(failed)?)
+        } else {
+            None
+        };
+        let mut end = End { memory, queues, features, inflight, fault: None, frontend };
         end.share()?;
         Ok(end)
+    }
+
+    /// Offers the same memory and rings over another connection, as they are: frames that were sent and not taken
+    /// are there, and the device goes on where its predecessor stopped.
+    ///
+    /// # Errors
+    /// What the device refused; a feature that its predecessor had and it has not.
+    pub fn connect_again(&mut self, stream: UnixStream) -> io::Result<()> {
+        self.frontend = Frontend::from_stream(stream, RINGS);
+        let features = negotiate(&mut self.frontend, self.features, self.inflight.is_some())?;
+        if features != self.features {
+            return Err(failed(format_args!(
+                "the device has features {features:#x}, not {:#x}",
+                self.features
+            )));
+        }
+        self.share()
     }
 
     /// Shares memory and rings: from here on frames pass.
@@ -133,6 +161,9 @@ impl End {
             mmap_offset: spec.offset,
             mmap_handle: file.as_raw_fd(),
         };
+        if let Some((rings, file)) = &self.inflight {
+            self.frontend.set_inflight_fd(rings, file.as_raw_fd()).map_err(failed)?;
+        }
         self.frontend.set_mem_table(&[region]).map_err(failed)?;
         for (index, queue) in self.queues.iter_mut().enumerate() {
             let (layout, base) = (queue.ring().layout(), queue.ring().base());
@@ -231,11 +262,12 @@ impl End {
 }
 
 /// Agrees with the device on features: those of `wanted` that it has.
-fn negotiate(frontend: &mut Frontend, wanted: u64) -> io::Result<u64> {
+fn negotiate(frontend: &mut Frontend, wanted: u64, inflight: bool) -> io::Result<u64> {
     frontend.set_owner().map_err(failed)?;
     let offered = frontend.get_features().map_err(failed)?;
     let protocol = frontend.get_protocol_features().map_err(failed)?;
-    let uses = VhostUserProtocolFeatures::REPLY_ACK | VhostUserProtocolFeatures::MQ;
+    let mut uses = VhostUserProtocolFeatures::REPLY_ACK | VhostUserProtocolFeatures::MQ;
+    uses.set(VhostUserProtocolFeatures::INFLIGHT_SHMFD, inflight);
     frontend.set_protocol_features(protocol & uses).map_err(failed)?;
     if protocol.contains(VhostUserProtocolFeatures::REPLY_ACK) {
         frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
