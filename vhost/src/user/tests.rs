@@ -180,6 +180,34 @@ fn a_client_finds_a_server_that_comes_later() {
 }
 
 #[test]
+fn frames_pass_soon_after_the_other_end_is_there() {
+    for mode in [Mode::Server, Mode::Client] {
+        let folder = Folder::new(&format!("soon-{mode:?}"));
+        let mut rig = Rig::new(folder.settings(mode));
+        let mut times: Vec<Duration> = Vec::new();
+        for _ in 0..5 {
+            let begun = Instant::now();
+            let stream = match mode {
+                Mode::Server => UnixStream::connect(folder.socket()).unwrap(),
+                Mode::Client => {
+                    let stream = UnixListener::bind(folder.socket()).unwrap().accept().unwrap().0;
+                    std::fs::remove_file(folder.socket()).unwrap();
+                    stream
+                }
+            };
+            let mut end = End::new(stream, 64, PLAIN).unwrap();
+            rig.traffic(&mut end, 1);
+            times.push(begun.elapsed());
+            drop(end);
+            wait_until("the link to be down", || !rig.port.link().up);
+        }
+        // What is promised; once in a while a test waits for its turn on the CPU.
+        times.sort();
+        assert!(times[2] < Duration::from_millis(200), "{mode:?}: {times:?}");
+    }
+}
+
+#[test]
 fn a_socket_belongs_to_whom_the_settings_say() {
     use std::os::unix::fs::MetadataExt;
     let folder = Folder::new("owner");
