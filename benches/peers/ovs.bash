@@ -14,7 +14,7 @@ ovs() {
   program=$(find "$OVS_ROOT/usr" -name "$1" -type f -perm -u+x | head -n 1)
   shift
   inside ovs env LD_LIBRARY_PATH="$OVS_LIBRARIES" OVS_RUNDIR="$LAB_FOLDER" OVS_LOGDIR="$LAB_FOLDER" OVS_DBDIR="$LAB_FOLDER" \
-    OVS_SYSCONFDIR="$LAB_FOLDER" LIBXDP_OBJECT_PATH="${OVS_LIBRARIES%%:*}/bpf" "$program" "$@"
+    OVS_SYSCONFDIR="$LAB_FOLDER" RUNTIME_DIRECTORY="$LAB_FOLDER" LIBXDP_OBJECT_PATH="${OVS_LIBRARIES%%:*}/bpf" "$program" "$@"
 }
 
 # ovs_vsctl ARGUMENTS...: its configuration.
@@ -58,7 +58,7 @@ ovs_dpdk_start() {
   ovs_unpack ovs-dpdk openvswitch-switch-dpdk
   lab_space ovs
   ovs_daemon ovs-vswitchd-dpdk other_config:dpdk-init=true other_config:dpdk-socket-mem=512 \
-    other_config:dpdk-extra="--no-pci --in-memory" other_config:dpdk-lcore-mask=1 other_config:pmd-cpu-mask=2 \
+    other_config:dpdk-extra="--no-pci --in-memory --no-telemetry" other_config:dpdk-lcore-mask=1 other_config:pmd-cpu-mask=2 \
     "${OVS_COLUMNS[@]}"
   for port in "$@"; do
     ovs_vsctl add-port br0 "${port%%=*}" -- set interface "${port%%=*}" type=dpdkvhostuserclient \
