@@ -41,6 +41,7 @@ pub mod batch;
 pub mod checksum;
 pub mod clock;
 pub mod gather;
+pub mod huge;
 pub mod mem;
 pub mod netdev;
 pub mod null;

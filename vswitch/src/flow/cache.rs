@@ -143,10 +143,14 @@ impl<V: Copy + Default> FlowCache<V> {
             slots: [Witness::STALE.slot; 2],
             value: V::default(),
         };
+        let entries: Box<[Entry<V>]> = vec![empty; count].into();
+        let backs: Box<[Back]> = vec![Back::default(); count].into();
+        pmd::huge::collapse(&entries);
+        pmd::huge::collapse(&backs);
         FlowCache {
             buckets: vec![Bucket::default(); count / WAYS].into(),
-            entries: vec![empty; count].into(),
-            backs: vec![Back::default(); count].into(),
+            entries,
+            backs,
             hash: HashKey::from_seed(seed),
             is_crowded: false,
             away: 0,
@@ -163,6 +167,17 @@ impl<V: Copy + Default> FlowCache<V> {
             Width::Two => self.probe_first::<2>(keys, mask, &mut probes.probes),
             Width::Three => self.probe_first::<3>(keys, mask, &mut probes.probes),
             Width::Eight => self.probe_first::<WORDS>(keys, mask, &mut probes.probes),
+        }
+    }
+
+    /// Fetches what the decisions of the last probe's first `count` keys will be held against, and calls `each` with
+    /// each decision, to fetch what it needs beyond. They may be other keys' decisions.
+    #[inline]
+    pub fn foresee(&self, probes: &Probes, count: usize, versions: &Versions, mut each: impl FnMut(&V)) {
+        for probe in &probes.probes[..count] {
+            let entry = &self.entries[probe.candidate as usize];
+            entry.slots.iter().for_each(|slot| versions.prefetch(*slot));
+            each(&entry.value);
         }
     }
 

@@ -128,6 +128,14 @@ impl Default for Size {
 pub struct Stamps<'a>(&'a [AtomicU32]);
 
 impl Stamps<'_> {
+    /// Fetches the stamp of an entry.
+    #[inline]
+    pub fn prefetch(self, location: Location) {
+        if let Some(stamp) = self.0.get(location.0 as usize) {
+            pmd::prefetch(stamp);
+        }
+    }
+
     /// What [`Fdb::touch`] does; nothing for [`Location::NOWHERE`].
     #[inline]
     pub fn touch(self, location: Location, now_s: u32) {
@@ -158,7 +166,11 @@ impl Fdb {
     /// A table of `size` that hashes by `seed`. Bridges and ports have no limits of their own yet.
     pub fn new(size: Size, seed: u64) -> Fdb {
         let count = (size.entries as usize).div_ceil(2).next_power_of_two().clamp(16, 1 << 24);
-        let stamps = || (0..count * WAYS).map(|_| AtomicU32::new(0)).collect();
+        let stamps = || {
+            let stamps: Box<[AtomicU32]> = (0..count * WAYS).map(|_| AtomicU32::new(0)).collect();
+            pmd::huge::collapse(&stamps);
+            stamps
+        };
         let quotas = |count: usize| (0..count).map(|_| Quota::new(u32::MAX)).collect();
         Fdb {
             buckets: (0..count).map(|_| Bucket::new()).collect(),

@@ -68,6 +68,12 @@ impl Versions {
         Witness { slot, version: self.slots[usize::from(slot)].load(Ordering::Acquire) }
     }
 
+    /// Fetches a slot.
+    #[inline]
+    pub fn prefetch(&self, slot: u16) {
+        pmd::prefetch(&self.slots[usize::from(slot)]);
+    }
+
     /// Whether nothing has happened on the slot since.
     #[inline]
     pub fn is_current(&self, witness: Witness) -> bool {

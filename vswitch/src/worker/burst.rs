@@ -137,6 +137,8 @@ impl Decider {
         };
         if let Some(cache) = &mut self.cache {
             cache.probe(&mut self.keys[..keys], &mask, &mut self.probes);
+            let stamps = self.fdb.stamps(self.worker);
+            cache.foresee(&self.probes, keys, self.fdb.versions(), |cached| stamps.prefetch(cached.location));
         }
         // In order: a frame sees what the frames before it have changed.
         let mut at = 0;
