@@ -1,7 +1,9 @@
 //! vhost-user ports with a front end of others: frames of a container reach a program with its own stack and come
 //! back, whichever side listens, and do so again after either side was gone.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use vswitch_tests::lab::{assert_conserved, await_up};
@@ -154,6 +156,44 @@ fn a_switch_that_was_killed_finds_the_other_end_again() {
         scene.daemon.start_again();
         scene.await_link("up");
         scene.assert_answers();
+    }
+}
+
+/// Files that a process has mapped or open: their inodes, of those whose name has `name` in it.
+fn files(process: &Path, name: &str) -> BTreeSet<u64> {
+    let maps = std::fs::read_to_string(process.join("maps")).unwrap_or_default();
+    let mapped = maps.lines().filter(|line| line.contains(name));
+    let mapped = mapped.filter_map(|line| line.split_whitespace().nth(4)?.parse().ok());
+    let open = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    let open = open.filter(|entry| {
+        std::fs::read_link(entry.path()).is_ok_and(|target| target.to_string_lossy().contains(name))
+    });
+    mapped.chain(open.filter_map(|entry| Some(std::fs::metadata(entry.path()).ok()?.ino()))).collect()
+}
+
+#[test]
+fn a_program_has_its_own_memory_and_none_of_the_switch() {
+    for mode in ["server", "client"] {
+        let scene = Scene::start(mode);
+        let _program = scene.program("icmpecho");
+        scene.assert_answers();
+        let switch = PathBuf::from(format!("/proc/{}", scene.daemon.pid()));
+        let others: Vec<PathBuf> = std::fs::read_dir("/proc")
+            .expect("/proc")
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.join("maps").exists() && *path != switch)
+            .filter(|path| path.file_name().is_some_and(|name| name != "self" && name != "thread-self"))
+            .collect();
+        let arena = files(&switch, "memfd:vswitch-arena");
+        assert_eq!(arena.len(), 1, "the switch has an arena");
+        for other in &others {
+            let seen = files(other, "memfd:vswitch-arena");
+            assert!(seen.is_disjoint(&arena), "{} has the switch's arena", other.display());
+        }
+        // What is shared is found that way: the program's memory is with the switch.
+        let shared = files(&switch, "memfd:");
+        assert!(others.iter().any(|other| !files(other, "memfd:").is_disjoint(&shared)));
     }
 }
 
