@@ -137,6 +137,8 @@ impl Scene {
             std::hint::spin_loop();
         }
         self.daemon.kill();
+        // The guests live on: they use what came, offer their buffers again, and send.
+        self.guests.iter_mut().for_each(Guest::turn);
         let before = self.guests.each_ref().map(|guest| guest.lost);
         self.daemon.start_again();
         for guest in &mut self.guests {

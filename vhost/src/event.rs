@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::fs::{FileType, OFlags};
@@ -63,7 +63,9 @@ pub fn signal(fd: BorrowedFd<'_>) {
 /// file, a socket, a pipe, a device is refused: writing to those has effects.
 pub fn accept(file: File) -> io::Result<OwnedFd> {
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
-    if kind != FileType::Unknown {
+    // Others without a type of file (an epoll set, a timer) have their own names.
+    let name = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    if kind != FileType::Unknown || name.as_os_str() != "anon_inode:[eventfd]" {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the descriptor is no eventfd"));
     }
     let flags = rustix::fs::fcntl_getfl(&file)?;

@@ -23,7 +23,7 @@
 use std::fs::File;
 use std::io;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use vm_memory::{FileOffset, MmapRegion};
@@ -98,6 +98,12 @@ static REACH: AtomicUsize = AtomicUsize::new(0);
 /// Places that were taken and are free again. Whoever changes a place holds the lock; the handler does not.
 static VACANT: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
+/// Bytes of all mappings.
+static BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Most bytes of all mappings: half of a process's address space.
+const MOST_BYTES: u64 = 64 << 40;
+
 /// What happened on a SIGBUS before.
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 
@@ -108,6 +114,26 @@ pub struct Mapping {
     place: usize,
     /// The place has its address.
     _alarm: Option<Arc<Alarm>>,
+    _share: Share,
+}
+
+/// A share of [`MOST_BYTES`].
+struct Share(u64);
+
+impl Share {
+    fn take(bytes: usize) -> io::Result<Share> {
+        let share = Share(bytes as u64);
+        if BYTES.fetch_add(share.0, Ordering::Relaxed) + share.0 > MOST_BYTES {
+            return Err(io::Error::other(format!("{} TB are mapped already", MOST_BYTES >> 40)));
+        }
+        Ok(share)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        BYTES.fetch_sub(self.0, Ordering::Relaxed);
+    }
 }
 
 // SAFETY: the pointer is into a shared mapping that stays where it is as long as the value lives; what is done to the
@@ -124,6 +150,7 @@ impl Mapping {
     /// What the kernel said; [`MAPPINGS`] are there already.
     pub fn new(file: File, offset: u64, bytes: usize, alarm: Option<Arc<Alarm>>) -> io::Result<Mapping> {
         install()?;
+        let share = Share::take(bytes)?;
         let mapping = MmapRegion::build(
             Some(FileOffset::new(file, offset)),
             bytes,
@@ -134,7 +161,7 @@ impl Mapping {
         let start = NonNull::new(mapping.as_ptr()).ok_or(io::ErrorKind::InvalidInput)?;
         let address = alarm.as_ref().map_or(ptr::null_mut(), |alarm| Arc::as_ptr(alarm).cast_mut());
         let entry = Entry { start: start.as_ptr() as usize, bytes, alarm: address };
-        Ok(Mapping { place: register(entry)?, mapping, start, _alarm: alarm })
+        Ok(Mapping { place: register(entry)?, mapping, start, _alarm: alarm, _share: share })
     }
 
     /// Its first byte.

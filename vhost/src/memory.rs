@@ -19,8 +19,9 @@ use crate::ring::Alarm;
 /// Most regions of a table: as many descriptors as a message holds.
 pub const REGIONS: usize = 32;
 
-/// Most bytes of a region, with what lies before it in its file: 16 TB.
-const REGION_BYTES: u64 = 16 << 40;
+/// Most bytes of a table, and of a region with what lies before it in its file: 4 TB. Address space is shared with
+/// everybody else's memory.
+const TABLE_BYTES: u64 = 4 << 40;
 
 /// A page that is surely aligned for any mapping that is not of huge pages.
 const PAGE: u64 = 4096;
@@ -44,6 +45,9 @@ pub enum MemoryError {
     /// More than [`REGIONS`].
     #[error("{0} memory regions, and at most {REGIONS} are taken")]
     Count(usize),
+    /// More bytes than a table may have.
+    #[error("memory regions of more than {} TB", TABLE_BYTES >> 40)]
+    Total,
     /// Empty, too long, or beyond the end of the address space.
     #[error("a memory region of {} bytes at {:#x}, file offset {:#x}, is none", .0.bytes, .0.guest, .0.offset)]
     Range(RegionSpec),
@@ -130,11 +134,16 @@ impl GuestMemory {
         table: impl IntoIterator<Item = (RegionSpec, File)>,
         alarm: Option<&Arc<Alarm>>,
     ) -> Result<GuestMemory, MemoryError> {
-        let mut regions = Vec::new();
+        let (mut regions, mut total) = (Vec::new(), 0u64);
         for (spec, file) in table {
             if regions.len() == REGIONS {
                 return Err(MemoryError::Count(regions.len() + 1));
             }
+            total = spec
+                .bytes
+                .checked_add(total)
+                .filter(|total| *total <= TABLE_BYTES)
+                .ok_or(MemoryError::Total)?;
             regions.push(map(spec, file, alarm.cloned())?);
         }
         regions.sort_by_key(|region| region.guest);
@@ -204,7 +213,7 @@ impl std::fmt::Debug for GuestMemory {
 }
 
 fn map(spec: RegionSpec, file: File, alarm: Option<Arc<Alarm>>) -> Result<Region, MemoryError> {
-    let end = spec.offset.checked_add(spec.bytes).filter(|end| spec.bytes > 0 && *end <= REGION_BYTES);
+    let end = spec.offset.checked_add(spec.bytes).filter(|end| spec.bytes > 0 && *end <= TABLE_BYTES);
     let fits = |start: u64| start.checked_add(spec.bytes).is_some();
     let (Some(end), true, true) = (end, fits(spec.guest), fits(spec.user)) else {
         return Err(MemoryError::Range(spec));
@@ -292,12 +301,15 @@ mod tests {
         assert!(matches!(refused(&[spec(0, 0, 0)]), MemoryError::Range(_)));
         assert!(matches!(refused(&[spec(u64::MAX - 5, 0x1000, 0)]), MemoryError::Range(_)));
         assert!(matches!(refused(&[spec(0, 0x1000, u64::MAX - 5)]), MemoryError::Range(_)));
-        assert!(matches!(refused(&[spec(0, 1 << 63, 0)]), MemoryError::Range(_)));
+        assert!(matches!(refused(&[spec(0, 1 << 63, 0)]), MemoryError::Total));
         assert!(matches!(refused(&[spec(0, 0x1000, 0x1001)]), MemoryError::Short { has: 0x2000, .. }));
         let overlapping = [spec(0, 0x2000, 0), spec(0x1fff, 0x1000, 0)];
         assert!(matches!(refused(&overlapping), MemoryError::Overlap(0, 0x1fff)));
         let many: Vec<_> = (0..33).map(|i| spec(i << 12, 0x1000, 0)).collect();
         assert!(matches!(refused(&many), MemoryError::Count(33)));
+        // Sparse files cost nobody anything but us.
+        let sparse = (0..3).map(|i| (spec(i << 41, 2 << 40, 0), memfd(2 << 40).unwrap()));
+        assert!(matches!(GuestMemory::map(sparse, None), Err(MemoryError::Total)));
         let null = File::open("/dev/zero").unwrap();
         let device = GuestMemory::map([(spec(0, 0x1000, 0), null)], None).unwrap_err();
         assert!(matches!(device, MemoryError::Short { has: 0, .. }));

@@ -265,6 +265,12 @@ impl Alarm {
         self.bell.ring();
     }
 
+    /// Whether it is raised: nothing of the other end's is touched until somebody has seen to it.
+    #[inline]
+    pub fn is_raised(&self) -> bool {
+        self.raised.load(Ordering::Relaxed)
+    }
+
     /// Whether it was raised since it was asked last.
     pub fn take(&self) -> bool {
         self.bell.hush();

@@ -148,8 +148,14 @@ impl<A: Access> Packed<A> {
             if left.used.is_empty() || entries > u64::from(size) {
                 return Err(BadRing::Record);
             }
-            packed.used.extend(left.used);
-            packed.show();
+            // Shown already, and perhaps made available again since: either way the flag tells.
+            if (packed.flags_at(start) & USED != 0) == start.wrap() {
+                let end = left.used.iter().fold(start, |spot, used| spot.plus(used.entries, size));
+                packed.shown = end;
+            } else {
+                packed.used.extend(left.used);
+                packed.show();
+            }
         }
         packed.next = packed.shown;
         if let Some(record) = &packed.record {
@@ -200,7 +206,8 @@ impl<A: Access> Packed<A> {
     #[inline(never)] // a loop with registers of its own
     fn take_buffers(&mut self, direction: Direction, most: usize, taken: &mut Taken) -> usize {
         let wanted = if direction == Direction::Write { WRITE } else { 0 };
-        let (ring, size, most) = (self.ring, self.size, most.min(self.room() as usize));
+        let (ring, size) = (self.ring, self.size);
+        let most = most.min(self.room() as usize).min(self.reach.budget as usize);
         // Nothing of the loop waits for what it has just stored.
         let (mut spot, mut hint, mut count) = (self.next, self.reach.hint, 0);
         for place in taken.room(most) {
@@ -219,6 +226,7 @@ impl<A: Access> Packed<A> {
             count += 1;
         }
         taken.add(count);
+        self.reach.budget -= count as u32;
         (self.reach.hint, self.next, self.open) = (hint, spot, self.open + count as u32);
         count
     }

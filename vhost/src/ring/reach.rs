@@ -42,7 +42,7 @@ pub(super) struct Reach<A> {
     pub hint: Hint,
     pub access: A,
     /// Descriptors that may still be looked at in this burst.
-    budget: u32,
+    pub budget: u32,
 }
 
 impl<A: Access> Reach<A> {
@@ -70,8 +70,7 @@ impl<A: Access> Reach<A> {
         Ok(unsafe { self.look(at) })
     }
 
-    /// Loads a descriptor that begins a chain. A ring has so many of them in one burst, and no more: nothing is given
-    /// back meanwhile.
+    /// Loads a descriptor without counting it: the caller does.
     ///
     /// # Safety
     /// As for [`descriptor`](Self::descriptor).

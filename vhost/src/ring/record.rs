@@ -88,6 +88,7 @@ impl Record {
     }
 
     fn set_positions(&self, settled: u16, intended: u16) {
+        compiler_fence(Ordering::SeqCst);
         self.word(0).store(VALID | u64::from(settled) | u64::from(intended) << 16, Ordering::Relaxed);
         // Only our own death is to be survived, and it keeps the order of the instructions.
         compiler_fence(Ordering::SeqCst);
@@ -100,7 +101,6 @@ impl Record {
             self.word(HEADER + at).store(used.to_word(), Ordering::Relaxed);
         }
         self.word(1).store(used.len() as u64, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
         self.set_positions(settled, intended);
     }
 

@@ -167,7 +167,7 @@ impl<A: Access> RxQueue for Rx<A> {
         self.finish();
         let (mut batch, mut scratch) = memory.lend();
         let Some(lane) = self.seat.enter() else { return Ok(batch) };
-        if lane.broken.is_some() {
+        if lane.broken.is_some() || self.alarm.is_raised() {
             self.seat.leave();
             return Ok(batch);
         }

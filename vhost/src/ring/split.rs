@@ -101,8 +101,12 @@ impl<A: Access> Split<A> {
     fn look(&mut self) -> Result<u16, BadRing> {
         // SAFETY: within the available ring, aligned.
         self.seen = unsafe { self.reach.access.load(self.available.add(1)) };
-        let waiting = self.seen.wrapping_sub(self.next);
-        if usize::from(waiting) > self.mask + 1 { Err(BadRing::Overrun(waiting)) } else { Ok(waiting) }
+        // What is taken and not given back is part of what the ring holds.
+        let held = self.seen.wrapping_sub(self.done);
+        if usize::from(held) > self.mask + 1 {
+            return Err(BadRing::Overrun(held));
+        }
+        Ok(self.seen.wrapping_sub(self.next))
     }
 
     /// Takes chains as long as each is one buffer that lies together: nearly all of them. Gives their number.
@@ -112,7 +116,7 @@ impl<A: Access> Split<A> {
         // Nothing of the loop waits for what it has just stored.
         let (mask, available, descriptors, next) = (self.mask, self.available, self.descriptors, self.next);
         let (mut hint, mut count) = (self.reach.hint, 0);
-        for place in taken.room(most) {
+        for place in taken.room(most.min(self.reach.budget as usize)) {
             let slot = usize::from(next.wrapping_add(count as u16)) & mask;
             // SAFETY: below the size: within the available ring, aligned.
             let head = unsafe { self.reach.access.load(available.add(2 + slot)) };
@@ -129,6 +133,7 @@ impl<A: Access> Split<A> {
             count += 1;
         }
         taken.add(count);
+        self.reach.budget -= count as u32;
         self.reach.hint = hint;
         self.next = next.wrapping_add(count as u16);
         count

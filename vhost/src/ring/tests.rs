@@ -468,3 +468,77 @@ fn a_successor_goes_on_where_the_ring_stopped() {
         assert_eq!(rig.driver.collect(), Some((0, 0)));
     }
 }
+
+#[test]
+fn a_successor_finishes_the_burst_of_a_packed_ring_once() {
+    use super::packed::{Packed, Style};
+    use super::record::{Record, Used};
+    use crate::driver::memory::USER;
+    use crate::driver::packed::PackedDriver;
+
+    const BEGIN: u16 = 1 << 15;
+    // Killed before the burst was shown; after; and after the driver had offered the same entries again.
+    for (shown, again) in [(false, false), (true, false), (true, true)] {
+        let memory = Arc::new(SharedMemory::new(MEMORY).unwrap());
+        let mut driver = PackedDriver::new(memory.clone(), 0, 4).unwrap();
+        let post = |driver: &mut PackedDriver, ids: std::ops::Range<u16>| {
+            for id in ids {
+                driver.stage(id, &[(GUEST + BUFFERS + u64::from(id) * 2048, 2048)], WRITE);
+            }
+            driver.publish();
+        };
+        post(&mut driver, 0..4);
+        let record = || Record::new(memory.mapped(), USER + 8192, 4).unwrap();
+        let ring = || {
+            let (layout, base) = (driver.layout(), BEGIN.into());
+            Packed::new(memory.mapped(), &layout, Style::default(), base, Some(record()), Direct).unwrap()
+        };
+        let (mut first, mut taken) = (ring(), Taken::default());
+        first.take(Direction::Write, 2, &mut taken).unwrap();
+        let used: Vec<Used> =
+            taken.left().iter().map(|chain| Used { id: chain.id, entries: 1, written: 100 }).collect();
+        taken.left().iter().for_each(|chain| first.complete(*chain, 100));
+        if shown {
+            first.publish();
+        }
+        drop(first);
+        record().intend(BEGIN, BEGIN + 2, &used);
+        let layout = driver.layout();
+        if again {
+            assert_eq!(driver.waiting(4), 2);
+            for id in 0..2 {
+                assert_eq!(driver.peek(), Some((id, 100)));
+                driver.advance(1);
+            }
+            post(&mut driver, 0..2);
+        }
+        let base = BEGIN.into();
+        let mut second =
+            Packed::new(memory.mapped(), &layout, Style::default(), base, Some(record()), Direct).unwrap();
+        if !again {
+            assert_eq!(driver.waiting(4), 2, "shown before: {shown}");
+        }
+        let mut taken = Taken::default();
+        second.take(Direction::Write, 8, &mut taken).unwrap();
+        let ids: Vec<u16> = taken.left().iter().map(|chain| chain.id).collect();
+        assert_eq!(ids, if again { vec![2, 3, 0, 1] } else { vec![2, 3] }, "shown before: {shown}");
+    }
+}
+
+#[test]
+fn nothing_is_touched_while_the_alarm_is_raised() {
+    let (mut rig, mut rx) = receiver();
+    rig.send(0, [0; 12], &frame(60), &[]);
+    rig.alarm.raise();
+    assert_eq!(rig.receive(&mut rx).0.len(), 0);
+    assert!(rig.alarm.take());
+    assert_eq!(rig.receive(&mut rx).0.len(), 1);
+
+    let (mut rig, mut tx) = transmitter(TERMS);
+    rig.driver.chain(0, &[(BUFFERS, 2048)], WRITE);
+    rig.driver.offer(0);
+    rig.alarm.raise();
+    assert_eq!(transmit(&mut rig, &mut tx, &frame(60), Offload::NONE, Features::VIRTIO).down, 1);
+    assert!(rig.alarm.take());
+    assert_eq!(transmit(&mut rig, &mut tx, &frame(60), Offload::NONE, Features::VIRTIO).sent, 1);
+}

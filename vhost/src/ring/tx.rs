@@ -158,6 +158,9 @@ impl<V: Virtqueue> Filler<'_, V> {
                     return Ok(None);
                 }
             }
+            if count >= super::CHAIN as usize {
+                return Ok(None);
+            }
             self.taken.forget_used();
             self.ring.take(Direction::Write, BATCH, self.taken)?;
             if self.taken.left().len() == count {
@@ -214,7 +217,7 @@ impl<A: Access> TxQueue for Tx<A> {
         let mut report = TxReport::default();
         let frames = burst.len() as u32;
         let Some(lane) = self.seat.enter() else { return TxReport { down: frames, ..report } };
-        if lane.broken.is_none() {
+        if lane.broken.is_none() && !self.alarm.is_raised() {
             let Lane { ring, taken, terms, dirty, .. } = lane;
             let (terms, completed) = (*terms, &mut self.completed[..]);
             let outcome = with_ring!(ring, ring => {

@@ -4,7 +4,9 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 
 /// Requests of vhost-user.rst, "Front-end message types".
@@ -42,6 +44,44 @@ pub(super) struct Message {
     /// An answer is wanted.
     pub(super) needs_reply: bool,
     pub(super) body: Body,
+}
+
+/// How long a message that has begun may take to be all there, and an answer to be taken.
+pub(super) const STALL: Duration = Duration::from_secs(1);
+
+/// Bytes behind a header at most; the protocol crate refuses more.
+const MOST: usize = 4096;
+
+/// Waits until the next message is all there, or will never be because the other end is gone: who reads it then is not
+/// held up by anybody.
+///
+/// # Errors
+/// It takes longer than [`STALL`]; system calls fail.
+pub(super) fn await_whole(stream: &UnixStream) -> io::Result<()> {
+    let begun = Instant::now();
+    let mut wanted = HEADER;
+    loop {
+        let there = usize::try_from(rustix::io::ioctl_fionread(stream)?).unwrap_or(usize::MAX);
+        if there >= wanted && wanted == HEADER {
+            let mut header = [0; HEADER];
+            let (read, _) = recv(stream, &mut header, RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+            let size = word(&header, 8) as usize;
+            // A header in pieces, which no front end sends, has no size yet.
+            if read == HEADER && (size == 0 || size > MOST) {
+                return Ok(());
+            }
+            wanted += if read == HEADER { size } else { 1 };
+            continue;
+        }
+        let mut ends = [PollFd::new(stream, PollFlags::RDHUP)];
+        if there >= wanted || poll(&mut ends, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0 {
+            return Ok(());
+        }
+        if begun.elapsed() > STALL {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "a message that does not end"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {

@@ -279,7 +279,9 @@ impl VhostUserBackendReqHandlerMut for Session {
         let memory = GuestMemory::map([(spec, file)], Some(&self.alarm));
         let memory = memory.map_err(|error| refuse(Reason::BadMessage, format_args!("the log: {error}")))?;
         self.stop_all();
-        self.log = Bitmap::new(Arc::new(memory), log.mmap_size).map(Arc::new);
+        let bitmap = Bitmap::new(Arc::new(memory), log.mmap_size);
+        let bitmap = bitmap.ok_or_else(|| refuse(Reason::BadMessage, "the log has no memory"))?;
+        self.log = Some(Arc::new(bitmap));
         self.run_all();
         Ok(())
     }

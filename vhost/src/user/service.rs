@@ -120,6 +120,10 @@ impl Work {
                 End::Gone(reason) => {
                     self.lock().end(reason);
                     penalty = PENALTY.0;
+                    if self.mode == Mode::Client {
+                        // Somebody who accepts and closes at once is not asked without end.
+                        self.pause(RETRY);
+                    }
                 }
                 End::Fault(reason) => {
                     eprintln!("vswitchd: vhost-user {}: {reason}", self.socket.display());
@@ -170,7 +174,9 @@ impl Work {
     /// Follows one front end until it goes.
     fn serve(&self, stream: UnixStream) -> End {
         let gone = |error: io::Error| End::Gone(Reason::Disconnected.because(error));
-        match stream.set_nonblocking(false).and_then(|()| stream.try_clone()) {
+        let limited =
+            stream.set_nonblocking(false).and_then(|()| stream.set_write_timeout(Some(message::STALL)));
+        match limited.and_then(|()| stream.try_clone()) {
             Ok(clone) => *self.control.connection() = Some(clone),
             Err(error) => return gone(error),
         }
@@ -198,7 +204,13 @@ impl Work {
             {
                 break End::Fault(reason);
             }
-            if message && let Err(error) = follow(&self.session, &watched, &mut handler) {
+            if !message {
+                continue;
+            }
+            if let Err(error) = message::await_whole(&watched) {
+                break End::Fault(Reason::BadMessage.because(error));
+            }
+            if let Err(error) = follow(&self.session, &watched, &mut handler) {
                 break ending(error);
             }
         };

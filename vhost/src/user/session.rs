@@ -322,7 +322,12 @@ impl Session {
         let copies =
             copies.collect::<io::Result<Vec<_>>>().map_err(|error| refuse(Reason::BadMessage, error))?;
         let memory = GuestMemory::map(copies, Some(&self.alarm));
-        self.remember(Some(Arc::new(memory.map_err(|error| refuse(Reason::BadMessage, error))?)));
+        let memory = memory.map_err(|error| {
+            let word =
+                if matches!(error, MemoryError::Total) { Reason::Overflow } else { Reason::BadMessage };
+            refuse(word, error)
+        })?;
+        self.remember(Some(Arc::new(memory)));
         Ok(())
     }
 

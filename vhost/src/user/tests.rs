@@ -1,5 +1,6 @@
 //! The port with front ends of our own: as server and as client, decent, gone and hostile.
 
+use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -615,4 +616,16 @@ fn who_connects_again_at_once_when_a_port_ends_finds_nobody() {
         drop(rig);
         assert!(again.join().unwrap().is_err(), "a port that ended took a connection");
     }
+}
+
+#[test]
+fn half_a_message_holds_the_session_up_for_a_moment_only() {
+    let folder = Folder::new("half");
+    let mut rig = Rig::new(folder.settings(Mode::Server));
+    let mut stalling = UnixStream::connect(folder.socket()).unwrap();
+    stalling.write_all(&[1, 0, 0]).unwrap();
+    wait_until("the half message to be given up", || rig.port.link().reason.starts_with("bad-message"));
+    let mut end = End::new(UnixStream::connect(folder.socket()).unwrap(), 64, PLAIN).unwrap();
+    rig.wait_up();
+    rig.traffic(&mut end, 10);
 }
