@@ -23,7 +23,7 @@ use vswitch::config::{StateError, Store};
 use vswitch::daemon::{Daemon, Options};
 use vswitch::server::{Listener, Patience, SocketError};
 
-/// A virtual switch: joins containers, network devices and the host into bridges.
+/// A virtual switch: joins containers, virtual machines, network devices and the host into bridges.
 #[derive(Debug, Parser)]
 #[command(name = "vswitchd", version)]
 struct Arguments {
