@@ -3,7 +3,7 @@
 use super::memory::Outside;
 use super::packed::PackedDriver;
 use super::split::SplitDriver;
-use crate::ring::Layout;
+use crate::ring::{Layout, with_ring};
 
 /// The chain goes on.
 pub const NEXT: u16 = 1;
@@ -46,15 +46,6 @@ pub enum Ring {
     Split(SplitDriver),
     /// It was.
     Packed(PackedDriver),
-}
-
-macro_rules! with_ring {
-    ($ring:expr, $name:ident => $run:expr) => {
-        match $ring {
-            Ring::Split($name) => $run,
-            Ring::Packed($name) => $run,
-        }
-    };
 }
 
 impl Ring {

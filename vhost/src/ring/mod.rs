@@ -169,7 +169,7 @@ pub enum Ring<A = Direct> {
     Packed(Packed<A>),
 }
 
-/// Does the same with a ring of either kind, in code of its own for each.
+/// Does the same with a ring of either kind, in code of its own for each; `Ring` is the one in scope.
 macro_rules! with_ring {
     ($ring:expr, $name:ident => $run:expr) => {
         match $ring {
@@ -178,7 +178,7 @@ macro_rules! with_ring {
         }
     };
 }
-use with_ring;
+pub(crate) use with_ring;
 
 impl<A: Access> Ring<A> {
     /// Where it stands, as GET_VRING_BASE tells it (vhost-user.rst): the index of the next chain, and for a packed
