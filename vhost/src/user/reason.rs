@@ -45,7 +45,9 @@ impl Reason {
             Reason::BadRing => "a ring breaks the rules",
             Reason::BadMessage => "a message breaks the rules, or asks for what cannot be",
             Reason::MemoryTruncated => "the file of shared memory was cut short, or has no memory",
-            Reason::Overflow => "more than the limits: queues, memory regions, entries of a ring",
+            Reason::Overflow => {
+                "more than the limits: queues, memory regions, 4 TB of memory, entries of a ring"
+            }
         }
     }
 
