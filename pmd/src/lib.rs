@@ -42,6 +42,7 @@ pub mod checksum;
 pub mod clock;
 pub mod gather;
 pub mod huge;
+pub mod local;
 pub mod mem;
 pub mod netdev;
 pub mod null;
