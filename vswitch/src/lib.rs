@@ -16,4 +16,5 @@ pub mod snapshot;
 pub mod switch;
 pub mod tables;
 pub mod telemetry;
+pub mod tunnel;
 pub mod worker;

@@ -28,6 +28,8 @@ pub mod protocol {
     pub const ROUTING: u8 = 43;
     /// IPv6 fragment header.
     pub const FRAGMENT: u8 = 44;
+    /// Generic routing encapsulation.
+    pub const GRE: u8 = 47;
     /// Encapsulating security payload: what follows is encrypted.
     pub const ESP: u8 = 50;
     /// Authentication header.

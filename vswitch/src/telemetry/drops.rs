@@ -62,6 +62,23 @@ reasons! {
     TxRefused "tx-refused" "the out port's device refused the frame",
     TxDown "tx-down" "the out port's device is down or gone",
     TxUnreadable "tx-unreadable" "the payload lay in the sender's memory, and the sender took that away",
+    OuterChecksum "outer-checksum" "the checksum of a tunnel's IPv4 header is wrong",
+    OuterUdpChecksum "outer-udp-checksum" "the UDP checksum of a tunnel's packet is wrong",
+    OuterFragment "outer-fragment" "a fragment of a tunnel's packet: these are not put together again",
+    OuterExtension "outer-extension" "IPv6 extension headers before a tunnel's header",
+    OuterTooLong "outer-too-long" "a tunnel's headers are longer than the part of a frame that is looked at",
+    TunnelTruncated "tunnel-truncated" "a tunnel's packet ends inside the tunnel header",
+    TunnelProtocol "tunnel-protocol" "what a tunnel's packet carries is no Ethernet frame",
+    VxlanFlags "vxlan-flags" "the VXLAN header says that it has no VNI",
+    NvgreFlags "nvgre-flags" "the GRE header is not that of NVGRE: a key, no checksum, no sequence number",
+    GeneveVersion "geneve-version" "the version of the Geneve header is unknown",
+    GeneveControl "geneve-control" "a Geneve control message",
+    GeneveOptions "geneve-options" "the lengths of the Geneve options contradict each other",
+    GeneveCritical "geneve-critical-option" "a Geneve option that must be understood is unknown",
+    InnerTooShort "inner-too-short" "the frame inside a tunnel's packet is shorter than an Ethernet header",
+    EcnForbidden "ecn-forbidden" "a router marked congestion on a tunnel's packet, and the frame inside cannot carry the mark (RFC 6040)",
+    UnknownVtep "unknown-vtep" "a tunnel's packet from an address that is no remote of the tunnel",
+    UnknownVni "unknown-vni" "a tunnel's packet with a VNI that no bridge has there",
 }
 
 impl DropReason {
