@@ -1,5 +1,6 @@
 //! Traffic between namespaces, by the kernel's own stack.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Stdio};
@@ -33,14 +34,19 @@ pub fn await_ping(from: &Namespace, to: IpAddr) {
     wait_until(&format!("{to} answers a ping from {}", from.name()), SOON, || pings(from, to));
 }
 
-/// Sends `count` pings, 5 ms apart, and returns how many were answered.
+/// Sends pings, 5 ms apart, and returns how many of the first `count` were answered.
+///
+/// Without a deadline `ping` waits for the last answer no longer than for two times the slowest one before; with one it
+/// goes on sending until it has as many answers as it was told, so that a late one is seen.
 pub fn count_pings(from: &Namespace, to: IpAddr, count: u32) -> u32 {
     let mut command = from.command("ping");
-    command.args(["-n", "-q", "-i", "0.005", "-W", "1", "-c", &count.to_string(), &to.to_string()]);
+    command.args(["-n", "-i", "0.005", "-w", "5", "-c", &count.to_string(), &to.to_string()]);
     let output = command.output().expect("ping starts");
     let text = String::from_utf8_lossy(&output.stdout);
-    let received = text.split(", ").find_map(|part| part.strip_suffix(" received"));
-    received.and_then(|number| number.parse().ok()).unwrap_or(0)
+    let number = |line: &str| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse::<u32>().ok();
+    let answered: HashSet<u32> =
+        text.lines().filter(|line| line.contains(" time=")).filter_map(number).collect();
+    answered.into_iter().filter(|number| *number <= count).count() as u32
 }
 
 /// Runs `netprobe` in a namespace and returns what it printed.

@@ -10,10 +10,9 @@ use vswitch_tests::cases::{full, scaled};
 use vswitch_tests::ctl::number;
 use vswitch_tests::guest::{Guest, Plan, Qemu};
 use vswitch_tests::lab::{assert_conserved, await_up};
-use vswitch_tests::namespace::run;
 use vswitch_tests::probe::stream::Exchange;
-use vswitch_tests::traffic::{Pings, assert_exchange_with, await_ping, count_pings};
-use vswitch_tests::wait::SOON;
+use vswitch_tests::traffic::{Pings, assert_exchange_with, await_ping, count_pings, pings};
+use vswitch_tests::wait::{SOON, comes_true, wait_for};
 use vswitch_tests::{Attachment, Container, Ctl, Daemon, Lab, wait_until};
 
 /// Traffic goes on within this time of the moment that the two ends can reach each other again.
@@ -100,8 +99,14 @@ impl Scene {
         let before = counted();
         let mut command = self.container.namespace.command("iperf3");
         command.args(["--json", "-t", "1", "-c", &self.address(4).to_string()]);
-        let report = run(command.args(arguments.split_whitespace()));
-        let report: Value = serde_json::from_str(&report).expect("iperf3 prints JSON");
+        command.args(arguments.split_whitespace());
+        // Between two clients its server listens anew, and refuses who comes meanwhile.
+        let report = wait_for("iperf3 takes a client", SOON, || {
+            let output = command.output().expect("iperf3 starts");
+            let report: Value = serde_json::from_slice(&output.stdout).expect("iperf3 prints JSON");
+            let is_refused = report["error"].as_str().is_some_and(|error| error.contains("refused"));
+            (!is_refused).then_some(report)
+        });
         let rate = report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or(0.0);
         let [bytes, frames] = [0, 1].map(|at| counted()[at] - before[at]);
         println!("{direction}: {:.2} Gbit/s, {} bytes a frame", rate / 1e9, bytes / frames);
@@ -228,9 +233,12 @@ impl Crowd {
     /// Files from every container of an MTU to each guest and back.
     fn exchange_with_containers(&mut self, family: u8, mtu: u32, bytes: u64) {
         for container in self.containers.iter().filter(|container| container.mtu == mtu) {
-            for plan in &self.plans {
+            for (plan, guest) in self.plans.iter().zip(self.guests.iter_mut().flatten()) {
                 let to = plan.address(family);
-                await_ping(&container.namespace, to);
+                if !comes_true(SOON, || pings(&container.namespace, to)) {
+                    let state = guest.run("ip address; ip -s link; ip neigh; cat /proc/interrupts");
+                    panic!("{to} answers no ping from {}: {state}", container.namespace.name());
+                }
                 let seen = assert_exchange_with(&container.namespace, SocketAddr::new(to, FILES), 1, bytes);
                 let kind = container.attachment.name();
                 println!("{kind} to guest, IPv{family}, MTU {mtu}: {:.2} Gbit/s", seen.rate());
@@ -268,6 +276,8 @@ fn files_arrive_intact_between_guests_and_whatever_a_container_hangs_on() {
         let ctl = daemon.ctl();
         for guest in crowd.guests() {
             await_link(&ctl, &guest.plan.name, "up");
+            // The guest is told later.
+            guest.run("until grep -q 1 /sys/class/net/eth0/carrier; do sleep 0.02; done");
             guest.run(&format!("ip link set eth0 mtu {mtu}"));
         }
         let families: &[u8] = if full() { &[4, 6] } else { &[[4, 6][number % 2]] };

@@ -255,6 +255,11 @@ impl Session {
             }
             bell.ring();
         }
+        // A call that went to the descriptor before this one, or that a killed predecessor owed, is lost; and a guest
+        // that waits for it is not called again for what it has not looked at.
+        if let Some(call) = &ring.call {
+            caller::call(call.as_fd());
+        }
         self.tell(|status| status.features = terms.features);
         self.running.set(index, true);
     }

@@ -10,6 +10,8 @@ use pmd::{
     TxQueue,
 };
 
+use vmm_sys_util::eventfd::EventFd;
+
 use super::{Mode, OpenError, Settings, VhostUserPort, open};
 use crate::driver::frontend::{End, PLAIN};
 use crate::driver::memory::{GUEST, USER};
@@ -582,6 +584,21 @@ fn a_sleeping_worker_is_woken_by_a_kick_and_by_a_new_ring() {
     assert!(end.send([0; 12], &[7; 60]) && readable(&rig));
     assert_eq!(rig.echo(), 1);
     assert!(end.send([0; 12], &[7; 60]) && rig.rx.arm(), "a frame came before it slept");
+}
+
+#[test]
+fn a_guest_is_called_once_by_a_descriptor_that_is_new() {
+    let folder = Folder::new("called");
+    let mut rig = Rig::new(folder.settings(Mode::Server));
+    let mut end = End::new(UnixStream::connect(folder.socket()).unwrap(), 64, PLAIN).unwrap();
+    rig.wait_up();
+    // Neither ring wants calls, and both have what they were owed.
+    rig.traffic(&mut end, 10);
+    for ring in [0, 1] {
+        let call = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+        end.frontend().set_vring_call(ring, &call).unwrap();
+        wait_until("a call", || call.read().is_ok_and(|calls| calls == 1));
+    }
 }
 
 #[test]
