@@ -57,7 +57,7 @@ fn port_row() -> PortRow {
     PortRow {
         name: "web1".parse().unwrap(),
         port_type: "tap".to_owned(),
-        bridge: "blue".parse().unwrap(),
+        bridge: "blue".parse().ok(),
         vlan: "transparent".to_owned(),
         state: UpDown::Up,
         reason: None,
@@ -82,7 +82,7 @@ fn port_row() -> PortRow {
 
 fn port() -> Port {
     let kind = PortKind::Null(Null { rate: 0, size: 60 });
-    Port::new("web1".parse().unwrap(), "blue".parse().unwrap(), kind)
+    Port::new("web1".parse().unwrap(), "blue".parse().ok(), kind)
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn unknown_keys_name_their_neighbour() {
         "[[bridge]]\nname = \"b\"\nageing = 3\ncolour = 1\n",
         "s.toml:3:1: bridge \"b\": unknown key `ageing`; nearest is `ageing_s`
          s.toml:4:1: bridge \"b\": unknown key `colour`; known are `name`, `ageing_s`, `fdb_limit`, \
-         `flood_unknown`, `flood_broadcast` and `flood_multicast`",
+         `flood_unknown`, `flood_broadcast`, `flood_multicast`, `vni`, `vlan_vni`, `tunnels` and `address`",
     );
 }
 

@@ -244,7 +244,7 @@ impl Backend for Daemon {
     fn port_list(&self, request: PortList) -> Result<Vec<PortRow>, ApiError> {
         self.check_names(request.bridge.as_ref(), None)?;
         let mut rows = self.switch.ports();
-        rows.retain(|row| request.bridge.as_ref().is_none_or(|bridge| row.bridge == *bridge));
+        rows.retain(|row| request.bridge.is_none() || row.bridge == request.bridge);
         Ok(rows)
     }
 

@@ -43,7 +43,7 @@ pub struct PortRow {
     #[serde(rename = "type")]
     pub port_type: String,
     /// Its bridge.
-    pub bridge: BridgeName,
+    pub bridge: Option<BridgeName>,
     /// What it does with VLANs, as people read it: `transparent`, `10`, `trunk 20-29 native 5`.
     pub vlan: String,
     /// Up: the switch drives it. Down: it could not be opened or was lost.

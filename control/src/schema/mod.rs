@@ -5,11 +5,12 @@
 //! workers = [0, 1]              # CPU numbers; "auto" by default
 //! huge_pages = "auto"           # auto | on | off
 //!
-//! [limits]                      # frames, flows, fdb, ports
+//! [limits]                      # frames, flows, fdb, ports, remotes, neighbours
 //! fdb = 100000
 //!
 //! [[bridge]]
 //! name = "blue"
+//! vni = 5001                    # or vlan_vni = {10 = 5010}
 //!
 //! [[port]]
 //! name = "web1"
@@ -18,10 +19,30 @@
 //! netns = "web1"
 //! address = ["10.1.0.11/24"]
 //!
+//! [[port]]
+//! name = "uplink"               # without `bridge`: an underlay has it
+//! type = "afxdp"
+//! device = "eth1"
+//!
+//! [[underlay]]
+//! name = "core"
+//! port = "uplink"
+//!
+//! [[tunnel]]
+//! name = "dc1"
+//! type = "vxlan"                # vxlan | nvgre | geneve
+//! underlay = "core"
+//! remote = ["192.0.2.2", "192.0.2.3"]
+//!
 //! [[fdb]]
 //! bridge = "blue"
 //! mac = "02:00:00:00:00:01"
-//! port = "web1"
+//! port = "web1"                 # or tunnel and remote
+//!
+//! [[neighbour]]
+//! bridge = "blue"
+//! ip = "10.1.0.11"
+//! mac = "02:00:00:00:00:01"
 //! ```
 //!
 //! [`Config::parse`] reads a document completely and reports all of its mistakes, each with line and
@@ -38,14 +59,19 @@ mod check;
 mod document;
 mod endpoint;
 mod error;
+mod fdb;
 mod name;
 mod nearest;
+mod neighbour;
 mod port;
 mod prefix;
 mod section;
 mod switch;
+mod tunnel;
+mod underlay;
 mod vhost_user;
 mod vlan;
+mod vni;
 
 use std::fmt;
 
@@ -54,16 +80,21 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value as Json;
 
-pub use bridge::{Bridge, StaticEntry};
+pub use bridge::Bridge;
 pub use endpoint::Endpoint;
 pub use error::ConfigError;
-pub use name::{BridgeName, InterfaceName, NameError, Netns, PortName};
+pub use fdb::{Place, StaticEntry};
+pub use name::{BridgeName, InterfaceName, NameError, Netns, PortName, TunnelName, UnderlayName};
 pub use nearest::nearest;
+pub use neighbour::Neighbour;
 pub use port::{Afxdp, Null, Packet, Pcap, Port, PortKind, Tap, Veth, VethDriver, XdpMode};
 pub use prefix::{IpPrefix, IpPrefixError};
 pub use switch::{HugePages, Limits, Switch, WorkerPlacement};
+pub use tunnel::{Dscp, FlowId, Tunnel, TunnelKind};
+pub use underlay::{Route, Underlay};
 pub use vhost_user::{BadFileMode, FileMode, SocketMode, VhostUser};
 pub use vlan::{VlanId, VlanIdError, VlanMode, VlanSet};
+pub use vni::{Vni, VniError, Vnis};
 
 use check::Places;
 use document::{Field, Node, Value};
@@ -81,15 +112,21 @@ pub struct Config {
     pub bridges: Vec<Bridge>,
     /// `[[port]]`, in the order of the document.
     pub ports: Vec<Port>,
+    /// `[[underlay]]`, in the order of the document.
+    pub underlays: Vec<Underlay>,
+    /// `[[tunnel]]`, in the order of the document.
+    pub tunnels: Vec<Tunnel>,
     /// `[[fdb]]`, in the order of the document.
     pub fdb: Vec<StaticEntry>,
+    /// `[[neighbour]]`, in the order of the document.
+    pub neighbours: Vec<Neighbour>,
 }
 
 impl Config {
     /// The largest document that is read, in bytes; it fits an API message with room to spare.
     pub const MAX_BYTES: usize = 2 * 1024 * 1024;
 
-    const KEYS: [&str; 5] = ["switch", "limits", "bridge", "port", "fdb"];
+    const KEYS: [&str; 8] = ["switch", "limits", "bridge", "port", "underlay", "tunnel", "fdb", "neighbour"];
 
     /// Reads a document; `file_name` stands in the errors. All mistakes of one kind are reported
     /// together: syntax first, then keys and values, then what does not fit between objects.
@@ -133,8 +170,17 @@ impl Config {
         for port in &self.ports {
             write_table(&mut text, "[[port]]", &port.fields());
         }
+        for underlay in &self.underlays {
+            write_table(&mut text, "[[underlay]]", &underlay.fields());
+        }
+        for tunnel in &self.tunnels {
+            write_table(&mut text, "[[tunnel]]", &tunnel.fields());
+        }
         for entry in &self.fdb {
             write_table(&mut text, "[[fdb]]", &entry.fields());
+        }
+        for neighbour in &self.neighbours {
+            write_table(&mut text, "[[neighbour]]", &neighbour.fields());
         }
         text
     }
@@ -156,6 +202,16 @@ impl Config {
         self.bridges.iter().find(|bridge| bridge.name == *name)
     }
 
+    /// The underlay of this name.
+    pub fn underlay(&self, name: &str) -> Option<&Underlay> {
+        self.underlays.iter().find(|underlay| underlay.name == *name)
+    }
+
+    /// The tunnel of this name.
+    pub fn tunnel(&self, name: &str) -> Option<&Tunnel> {
+        self.tunnels.iter().find(|tunnel| tunnel.name == *name)
+    }
+
     fn from_tree(root: Node, mut errors: Errors<'_>) -> Result<Self, Vec<ConfigError>> {
         let (mut config, mut places) = (Self::default(), Places::default());
         let Value::Table(fields) = root.value else {
@@ -163,44 +219,45 @@ impl Config {
             return Err(errors.finish());
         };
         for Field { key, key_span, node } in fields {
-            match key.as_str() {
-                "switch" => {
-                    if let Some(section) = Section::open(&mut errors, "[switch]".to_owned(), node) {
-                        config.switch = Switch::decode(section).0;
-                    }
-                }
-                "limits" => {
-                    if let Some(section) = Section::open(&mut errors, "[limits]".to_owned(), node) {
-                        (config.limits, places.limits) = Limits::decode(section);
-                    }
-                }
-                "bridge" => {
-                    let list =
-                        decode_list(&mut errors, "bridge", "name", bridge_object, node, Bridge::decode);
-                    (config.bridges, places.bridges) = list;
-                }
-                "port" => {
-                    let list = decode_list(&mut errors, "port", "name", port_object, node, Port::decode);
-                    (config.ports, places.ports) = list;
-                }
-                "fdb" => {
-                    let list = decode_list(&mut errors, "fdb", "mac", fdb_object, node, StaticEntry::decode);
-                    (config.fdb, places.fdb) = list;
-                }
-                other => {
-                    let hint = match nearest(other, Self::KEYS) {
-                        Some(near) => format!("nearest is `{near}`"),
-                        None => "known are [switch], [limits], [[bridge]], [[port]] and [[fdb]]".to_owned(),
-                    };
-                    let message = format!("unknown section or key `{}`", section::short(other));
-                    errors.push(key_span.as_ref(), "", message, Some(hint));
-                }
+            if !config.decode(&key, node, &mut places, &mut errors) {
+                let hint = match nearest(&key, Self::KEYS) {
+                    Some(near) => format!("nearest is `{near}`"),
+                    None => "known are [switch], [limits], [[bridge]], [[port]], [[underlay]], [[tunnel]], \
+                             [[fdb]] and [[neighbour]]"
+                        .to_owned(),
+                };
+                let message = format!("unknown section or key `{}`", section::short(&key));
+                errors.push(key_span.as_ref(), "", message, Some(hint));
             }
         }
         if errors.is_empty() {
             check::check(&config, &places, &mut errors);
         }
         if errors.is_empty() { Ok(config) } else { Err(errors.finish()) }
+    }
+
+    /// Takes one key of the document; false if there is none of this name.
+    fn decode(&mut self, key: &str, node: Node, places: &mut Places, errors: &mut Errors<'_>) -> bool {
+        match key {
+            "switch" => {
+                if let Some(section) = Section::open(errors, "[switch]".to_owned(), node) {
+                    self.switch = Switch::decode(section).0;
+                }
+            }
+            "limits" => {
+                if let Some(section) = Section::open(errors, "[limits]".to_owned(), node) {
+                    (self.limits, places.limits) = Limits::decode(section);
+                }
+            }
+            "bridge" => (self.bridges, places.bridges) = decode_list(errors, node),
+            "port" => (self.ports, places.ports) = decode_list(errors, node),
+            "underlay" => (self.underlays, places.underlays) = decode_list(errors, node),
+            "tunnel" => (self.tunnels, places.tunnels) = decode_list(errors, node),
+            "fdb" => (self.fdb, places.fdb) = decode_list(errors, node),
+            "neighbour" => (self.neighbours, places.neighbours) = decode_list(errors, node),
+            _ => return false,
+        }
+        true
     }
 }
 
@@ -219,20 +276,38 @@ fn port_object(name: &str) -> String {
     format!("port \"{}\"", section::short(name))
 }
 
+fn underlay_object(name: &str) -> String {
+    format!("underlay \"{}\"", section::short(name))
+}
+
+fn tunnel_object(name: &str) -> String {
+    format!("tunnel \"{}\"", section::short(name))
+}
+
+fn neighbour_object(ip: &str) -> String {
+    format!("neighbour {}", section::short(ip))
+}
+
 fn fdb_object(mac: &str) -> String {
     format!("fdb entry {}", section::short(mac))
 }
 
-/// Decodes the tables of `[[array]]`; each is named in errors by the text under `name_key`.
-fn decode_list<'t, T>(
-    errors: &mut Errors<'t>,
-    array: &str,
-    name_key: &str,
-    object: fn(&str) -> String,
-    node: Node,
-    decode: fn(Section<'_, 't>) -> (Option<T>, Marks),
-) -> (Vec<T>, Vec<Marks>) {
+/// An object of which a document has a list.
+trait Object: Sized {
+    /// The name of the list: `[[port]]`.
+    const ARRAY: &'static str;
+    /// The key by whose text errors name an object.
+    const NAME_KEY: &'static str;
+    /// How errors name it.
+    fn object(name: &str) -> String;
+    /// Takes the keys of one.
+    fn decode(section: Section<'_, '_>) -> (Option<Self>, Marks);
+}
+
+/// Decodes the tables of a list.
+fn decode_list<T: Object>(errors: &mut Errors<'_>, node: Node) -> (Vec<T>, Vec<Marks>) {
     let (mut values, mut places) = (Vec::new(), Vec::new());
+    let array = T::ARRAY;
     let Value::Array(items) = node.value else {
         let message = format!("`{array}` is a list of tables");
         errors.push(node.span.as_ref(), "", message, Some(format!("write [[{array}]] with two brackets")));
@@ -243,10 +318,10 @@ fn decode_list<'t, T>(
         else {
             continue;
         };
-        if let Some(name) = section.peek_text(name_key).map(object) {
+        if let Some(name) = section.peek_text(T::NAME_KEY).map(T::object) {
             section.rename(name);
         }
-        if let (Some(value), marks) = decode(section) {
+        if let (Some(value), marks) = T::decode(section) {
             values.push(value);
             places.push(marks);
         }
@@ -285,14 +360,37 @@ fn write_value(text: &mut String, value: &Json) {
             }
             text.push(']');
         }
+        Json::Object(map) => {
+            text.push('{');
+            for (index, (key, item)) in map.iter().enumerate() {
+                // The keys of inner tables are plain words and numbers, which stand without quotes.
+                text.push_str(if index > 0 { ", " } else { "" });
+                text.push_str(&format!("{key} = "));
+                write_value(text, item);
+            }
+            text.push('}');
+        }
         // Numbers and booleans are written alike in both formats; nothing else comes from `fields`.
         other => text.push_str(&other.to_string()),
     }
 }
 
-/// Makes the objects of the lists JSON objects with the keys of the document, in both directions.
-macro_rules! as_json {
+/// Makes a type an object of a list, and a JSON object with the keys of the document, in both directions.
+macro_rules! list_object {
     ($type:ty, $array:literal, $name_key:literal, $object:ident) => {
+        impl Object for $type {
+            const ARRAY: &'static str = $array;
+            const NAME_KEY: &'static str = $name_key;
+
+            fn object(name: &str) -> String {
+                $object(name)
+            }
+
+            fn decode(section: Section<'_, '_>) -> (Option<Self>, Marks) {
+                <$type>::decode(section)
+            }
+        }
+
         /// An object with the keys of the document; what is at its default is left out.
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -312,8 +410,7 @@ macro_rules! as_json {
                 let node = document::from_json(Json::deserialize(deserializer)?);
                 let list = Node { span: None, value: Value::Array(vec![node]) };
                 let mut errors = Errors::new("", "");
-                let (mut values, _) =
-                    decode_list(&mut errors, $array, $name_key, $object, list, <$type>::decode);
+                let (mut values, _) = decode_list::<Self>(&mut errors, list);
                 match values.pop().filter(|_| errors.is_empty()) {
                     Some(value) => Ok(value),
                     None => {
@@ -326,6 +423,9 @@ macro_rules! as_json {
     };
 }
 
-as_json!(Bridge, "bridge", "name", bridge_object);
-as_json!(Port, "port", "name", port_object);
-as_json!(StaticEntry, "fdb", "mac", fdb_object);
+list_object!(Bridge, "bridge", "name", bridge_object);
+list_object!(Port, "port", "name", port_object);
+list_object!(Underlay, "underlay", "name", underlay_object);
+list_object!(Tunnel, "tunnel", "name", tunnel_object);
+list_object!(StaticEntry, "fdb", "mac", fdb_object);
+list_object!(Neighbour, "neighbour", "ip", neighbour_object);

@@ -1,4 +1,4 @@
-//! Names: of ports, bridges, interfaces and network namespaces.
+//! Names: of ports, bridges, underlays, tunnels, interfaces and network namespaces.
 //!
 //! Each is a type of its own, so that a bridge's name cannot be passed where a port's is meant, and
 //! a value that exists is a value that was checked.
@@ -25,7 +25,7 @@ impl NameError {
     }
 }
 
-/// Rules that port and bridge names share: they stand in file names, logs, tables and shell lines.
+/// Rules that the names of all objects share: they stand in file names, logs, tables and shell lines.
 fn check_object_name(name: &str) -> Result<(), NameError> {
     if name.is_empty() || name.len() > 64 {
         return Err(NameError::new(name, "is no name: it must have 1 to 64 characters"));
@@ -139,6 +139,16 @@ name_type!(
 name_type!(
     /// The name of a bridge, by the rules of [`PortName`].
     BridgeName,
+    check_object_name
+);
+name_type!(
+    /// The name of an underlay, by the rules of [`PortName`].
+    UnderlayName,
+    check_object_name
+);
+name_type!(
+    /// The name of a tunnel, by the rules of [`PortName`].
+    TunnelName,
     check_object_name
 );
 name_type!(

@@ -21,8 +21,8 @@ use super::vlan::{VlanId, VlanMode, VlanSet};
 pub struct Port {
     /// `name`.
     pub name: PortName,
-    /// `bridge`: the bridge that the port belongs to.
-    pub bridge: BridgeName,
+    /// `bridge`: the bridge that the port belongs to. None: the port is that of an underlay.
+    pub bridge: Option<BridgeName>,
     /// `vlan`, or `trunk` and `native_vlan`.
     pub vlan: VlanMode,
     /// `isolated`: no frame goes from one isolated port to another.
@@ -237,10 +237,10 @@ impl PortKind {
 
 impl Port {
     /// The port's settings at their defaults.
-    pub fn new(name: PortName, bridge: BridgeName, kind: PortKind) -> Self {
+    pub fn new(name: PortName, bridge: impl Into<Option<BridgeName>>, kind: PortKind) -> Self {
         Self {
             name,
-            bridge,
+            bridge: bridge.into(),
             vlan: VlanMode::Transparent,
             isolated: false,
             hairpin: false,
@@ -253,7 +253,7 @@ impl Port {
 
     pub(super) fn decode(mut section: Section<'_, '_>) -> (Option<Self>, Marks) {
         let name = section.required_text::<PortName>("name", "\"web1\"");
-        let bridge = section.required_text::<BridgeName>("bridge", "\"blue\"");
+        let bridge = section.text::<BridgeName>("bridge");
         let vlan = decode_vlan(&mut section);
         let isolated = section.boolean("isolated").unwrap_or(false);
         let hairpin = section.boolean("hairpin").unwrap_or(false);
@@ -289,8 +289,8 @@ impl Port {
             _ => None,
         };
         let marks = finish(section, type_name);
-        let port = match (name, bridge, kind) {
-            (Some(name), Some(bridge), Some(kind)) => {
+        let port = match (name, kind) {
+            (Some(name), Some(kind)) => {
                 Some(Self { name, bridge, vlan, isolated, hairpin, fdb_limit, queues, workers, kind })
             }
             _ => None,
@@ -299,7 +299,8 @@ impl Port {
     }
 
     pub(super) fn fields(&self) -> Vec<(&'static str, Json)> {
-        let mut fields = vec![("name", json!(self.name)), ("bridge", json!(self.bridge))];
+        let mut fields = vec![("name", json!(self.name))];
+        fields.extend(self.bridge.as_ref().map(|bridge| ("bridge", json!(bridge))));
         fields.push(("type", json!(self.kind.type_name())));
         match &self.vlan {
             VlanMode::Transparent => {}

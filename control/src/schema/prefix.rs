@@ -1,7 +1,7 @@
 //! An IP address with the length of its prefix, as an interface has it: `10.1.0.11/24`.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -40,6 +40,21 @@ impl IpPrefix {
         self.length
     }
 
+    /// The prefix alone, its host bits zero: 10.1.0.0/24 of 10.1.0.11/24.
+    pub fn network(&self) -> Self {
+        let address = match self.address {
+            IpAddr::V4(ip) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.length)).unwrap_or(0);
+                Ipv4Addr::from_bits(ip.to_bits() & mask).into()
+            }
+            IpAddr::V6(ip) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.length)).unwrap_or(0);
+                Ipv6Addr::from_bits(ip.to_bits() & mask).into()
+            }
+        };
+        Self { address, length: self.length }
+    }
+
     /// True if `other` lies in the prefix.
     pub fn contains(&self, other: IpAddr) -> bool {
         match (self.address, other) {
@@ -54,6 +69,12 @@ impl IpPrefix {
             _ => false,
         }
     }
+}
+
+/// True if one station can have the address: it is no group, no broadcast, not loopback, not "unspecified".
+pub(super) fn is_station(address: IpAddr) -> bool {
+    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast)
 }
 
 fn bits(address: IpAddr) -> u8 {
@@ -118,6 +139,37 @@ mod tests {
         assert!(everything.contains("fd00::1".parse().unwrap()));
         let host: IpPrefix = "fd00::1/128".parse().unwrap();
         assert!(host.contains("fd00::1".parse().unwrap()) && !host.contains("fd00::2".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_network_has_no_host_bits() {
+        for (text, network) in [
+            ("10.1.0.11/24", "10.1.0.0/24"),
+            ("10.1.2.3/0", "0.0.0.0/0"),
+            ("10.1.2.3/32", "10.1.2.3/32"),
+            ("fd00::1:2/64", "fd00::/64"),
+            ("fd00::1/0", "::/0"),
+            ("fd00::1/128", "fd00::1/128"),
+        ] {
+            assert_eq!(text.parse::<IpPrefix>().unwrap().network().to_string(), network);
+        }
+    }
+
+    #[test]
+    fn what_a_station_can_have() {
+        for (text, can) in [
+            ("10.0.0.1", true),
+            ("fe80::1", true),
+            ("0.0.0.0", false),
+            ("224.0.0.1", false),
+            ("255.255.255.255", false),
+            ("127.0.0.1", false),
+            ("::", false),
+            ("::1", false),
+            ("ff02::1", false),
+        ] {
+            assert_eq!(is_station(text.parse().unwrap()), can, "{text}");
+        }
     }
 
     #[test]

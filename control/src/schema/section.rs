@@ -51,6 +51,11 @@ impl<'e, 't> Section<'e, 't> {
         }
     }
 
+    /// A table inside this one, as a section of its own.
+    pub(super) fn inner(&mut self, key: &str, node: Node) -> Option<Section<'_, 't>> {
+        Section::open(self.errors, format!("{key} of {}", self.object), node)
+    }
+
     /// Names the object in the errors that follow.
     pub(super) fn rename(&mut self, object: String) {
         self.object = object;
@@ -171,6 +176,26 @@ impl<'e, 't> Section<'e, 't> {
         }
     }
 
+    /// A word that stands for an absent number, or a whole number within a range.
+    pub(super) fn word_or_integer<T: TryFrom<i128>>(
+        &mut self,
+        key: &'static str,
+        word: &str,
+        range: RangeInclusive<i128>,
+    ) -> Option<T> {
+        let node = self.take(key)?;
+        match &node.value {
+            Value::String(text) if text == word => None,
+            Value::Integer(_) => self.integer_of(key, &node, range, ""),
+            other => {
+                let (start, end) = (range.start(), range.end());
+                let message = format!("`{key}` must be \"{word}\" or a number, but is {}", shown(other));
+                self.error(&node.span, message, Some(format!("the range is {start} to {end}")));
+                None
+            }
+        }
+    }
+
     /// True or false.
     pub(super) fn boolean(&mut self, key: &'static str) -> Option<bool> {
         let node = self.take(key)?;
@@ -246,6 +271,14 @@ impl<'e, 't> Section<'e, 't> {
     /// Reports the keys that are left.
     pub(super) fn finish(self, known: &[&str]) -> Marks {
         self.finish_with(known, |_| None)
+    }
+}
+
+/// A value that is none of those allowed: a string itself, else its kind.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("\"{}\"", short(text)),
+        other => other.kind().to_owned(),
     }
 }
 

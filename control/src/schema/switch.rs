@@ -112,16 +112,29 @@ pub struct Limits {
     pub fdb: u32,
     /// `ports`: ports of the switch.
     pub ports: u32,
+    /// `remotes`: remotes of all tunnels together; one that two tunnels reach counts twice.
+    pub remotes: u32,
+    /// `neighbours`: entries of all bridges' neighbour tables together.
+    pub neighbours: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { frames: 16_384, flows: 131_072, fdb: 131_072, ports: 4_096 }
+        Self {
+            frames: 16_384,
+            flows: 131_072,
+            fdb: 131_072,
+            ports: 4_096,
+            remotes: 1_024,
+            neighbours: 65_536,
+        }
     }
 }
 
 impl Limits {
-    const KEYS: [&str; 4] = ["frames", "flows", "fdb", "ports"];
+    const KEYS: [&str; 6] = ["frames", "flows", "fdb", "ports", "remotes", "neighbours"];
+    /// Ports and remotes share one space of numbers of 16 bits, in which the last one means "none".
+    pub const MOST_PORTS_AND_REMOTES: u32 = 65_535;
 
     pub(super) fn decode(mut section: Section<'_, '_>) -> (Self, Marks) {
         let default = Self::default();
@@ -130,6 +143,10 @@ impl Limits {
             flows: section.integer("flows", 64..=16_777_216, " entries").unwrap_or(default.flows),
             fdb: section.integer("fdb", 16..=16_777_216, " entries").unwrap_or(default.fdb),
             ports: section.integer("ports", 1..=65_534, " ports").unwrap_or(default.ports),
+            remotes: section.integer("remotes", 1..=65_534, " remotes").unwrap_or(default.remotes),
+            neighbours: section
+                .integer("neighbours", 16..=16_777_216, " entries")
+                .unwrap_or(default.neighbours),
         };
         (limits, section.finish(&Self::KEYS))
     }
@@ -141,6 +158,8 @@ impl Limits {
             ("flows", self.flows, default.flows),
             ("fdb", self.fdb, default.fdb),
             ("ports", self.ports, default.ports),
+            ("remotes", self.remotes, default.remotes),
+            ("neighbours", self.neighbours, default.neighbours),
         ]
         .into_iter()
         .filter(|(_, value, default)| value != default)

@@ -22,7 +22,7 @@ use control::schema::{Bridge, Config, HugePages, Port, PortKind, PortName, Stati
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::names::Names;
+use super::names::{Names, PlaceName};
 
 /// Keys of `[[port]]` that change while the port's queues go on.
 const IN_PLACE: [&str; 9] =
@@ -180,6 +180,8 @@ fn check_fixed(current: &Config, wanted: &Config) -> Result<(), RestartNeeded> {
             ("[limits] flows", limits.flows.to_string()),
             ("[limits] fdb", limits.fdb.to_string()),
             ("[limits] ports", limits.ports.to_string()),
+            ("[limits] remotes", limits.remotes.to_string()),
+            ("[limits] neighbours", limits.neighbours.to_string()),
         ]
     };
     let pairs = values(current).into_iter().zip(values(wanted));
@@ -195,7 +197,9 @@ fn lost(
     unsettled: &HashSet<PortName>,
 ) -> impl Iterator<Item = StaticEntry> {
     let those: HashSet<&StaticEntry> = those.iter().collect();
-    let is_lost = move |entry: &&StaticEntry| !those.contains(entry) || unsettled.contains(&entry.port);
+    let is_lost = move |entry: &&StaticEntry| {
+        !those.contains(entry) || entry.place.port().is_some_and(|port| unsettled.contains(port))
+    };
     these.iter().filter(is_lost).cloned().collect::<Vec<_>>().into_iter()
 }
 
@@ -335,8 +339,8 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let object = self.object();
         match self {
-            Step::DeleteEntry(entry) => write!(f, "delete {object} {}", Place(entry)),
-            Step::AddEntry(entry) => write!(f, "add {object} {}", Place(entry)),
+            Step::DeleteEntry(entry) => write!(f, "delete {object} {}", Bound(entry)),
+            Step::AddEntry(entry) => write!(f, "add {object} {}", Bound(entry)),
             Step::AddBridge(_) => write!(f, "add {object}"),
             Step::DeleteBridge(_) => write!(f, "delete {object}"),
             Step::ChangeBridge { from, to } => write!(f, "change {object}: {}", List(changes(from, to))),
@@ -346,7 +350,8 @@ impl fmt::Display for Step {
             }
             Step::AddPort { again: Some(_), .. } => write!(f, "add {object} again"),
             Step::AddPort { port, again: None } => {
-                write!(f, "add {object} ({}) to bridge \"{}\"", port.kind.type_name(), port.bridge)
+                write!(f, "add {object} ({})", port.kind.type_name())?;
+                port.bridge.iter().try_for_each(|bridge| write!(f, " to bridge \"{bridge}\""))
             }
             Step::ChangePort { from, to } => write!(f, "change {object}: {}", List(changes(from, to))),
             Step::ReopenPort { from, to } => write!(f, "reopen {object}: {}", List(changes(from, to))),
@@ -355,13 +360,13 @@ impl fmt::Display for Step {
 }
 
 /// Where a static entry is bound.
-struct Place<'e>(&'e StaticEntry);
+struct Bound<'e>(&'e StaticEntry);
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for Bound<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let StaticEntry { bridge, vlan, port, .. } = self.0;
+        let StaticEntry { bridge, vlan, place, .. } = self.0;
         let vlan = vlan.map_or(String::new(), |vlan| format!(" vlan {vlan}"));
-        write!(f, "in bridge \"{bridge}\"{vlan} at port \"{port}\"")
+        write!(f, "in bridge \"{bridge}\"{vlan} {}", PlaceName(place))
     }
 }
 

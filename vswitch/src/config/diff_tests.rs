@@ -81,13 +81,13 @@ fn ports_come_after_their_bridge_and_go_before_it() {
             "add bridge \"blue\"",
             "add port \"web1\" (tap) to bridge \"blue\"",
             "add port \"up\" (afxdp) to bridge \"blue\"",
-            "add fdb entry 02:00:00:00:00:01 in bridge \"blue\" at port \"web1\"",
+            "add fdb entry 02:00:00:00:00:01 in bridge \"blue\" to port \"web1\"",
         ]
     );
     assert_eq!(
         shown(&full, empty),
         [
-            "delete fdb entry 02:00:00:00:00:01 in bridge \"blue\" at port \"web1\"",
+            "delete fdb entry 02:00:00:00:00:01 in bridge \"blue\" to port \"web1\"",
             "delete port \"web1\"",
             "delete port \"up\"",
             "delete bridge \"blue\"",
@@ -98,12 +98,12 @@ fn ports_come_after_their_bridge_and_go_before_it() {
     assert_eq!(
         shown(&full, &moved),
         [
-            "delete fdb entry 02:00:00:00:00:01 in bridge \"blue\" at port \"web1\"",
+            "delete fdb entry 02:00:00:00:00:01 in bridge \"blue\" to port \"web1\"",
             "add bridge \"red\"",
             "reopen port \"web1\": bridge \"blue\" -> \"red\"",
             "reopen port \"up\": bridge \"blue\" -> \"red\"",
             "delete bridge \"blue\"",
-            "add fdb entry 02:00:00:00:00:01 in bridge \"red\" at port \"web1\"",
+            "add fdb entry 02:00:00:00:00:01 in bridge \"red\" to port \"web1\"",
         ]
     );
     let ageing = TWO.replace("name = \"blue\"", "name = \"blue\"\nageing_s = 60");

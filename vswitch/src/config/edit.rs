@@ -4,6 +4,8 @@
 use control::api::{ApiError, ErrorCode, FdbKey};
 use control::schema::{Bridge, BridgeName, Config, Port, PortName, StaticEntry};
 
+use super::names::PlaceName;
+
 /// With another port.
 ///
 /// # Errors
@@ -28,7 +30,7 @@ pub fn delete_port(config: &Config, name: &PortName) -> Result<Config, ApiError>
     }
     let mut config = config.clone();
     config.ports.retain(|port| port.name != *name);
-    config.fdb.retain(|entry| entry.port != *name);
+    config.fdb.retain(|entry| entry.place.port() != Some(name));
     checked(config)
 }
 
@@ -45,7 +47,7 @@ pub fn add_bridge(config: &Config, bridge: Bridge) -> Result<Config, ApiError> {
     checked(config)
 }
 
-/// Without a bridge.
+/// Without a bridge and the entries of its tables.
 ///
 /// # Errors
 /// There is none of this name; it has ports.
@@ -54,7 +56,7 @@ pub fn delete_bridge(config: &Config, name: &BridgeName) -> Result<Config, ApiEr
         let known = config.bridges.iter().map(|bridge| bridge.name.as_str());
         return Err(ApiError::not_found("bridge", name.as_str(), known));
     }
-    let ports = config.ports.iter().filter(|port| port.bridge == *name);
+    let ports = config.ports.iter().filter(|port| port.bridge.as_ref() == Some(name));
     let ports: Vec<&str> = ports.map(|port| port.name.as_str()).collect();
     if let Some((first, more)) = ports.split_first() {
         let rest = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
@@ -65,6 +67,8 @@ pub fn delete_bridge(config: &Config, name: &BridgeName) -> Result<Config, ApiEr
     }
     let mut config = config.clone();
     config.bridges.retain(|bridge| bridge.name != *name);
+    config.fdb.retain(|entry| entry.bridge != *name);
+    config.neighbours.retain(|neighbour| neighbour.bridge != *name);
     checked(config)
 }
 
@@ -77,7 +81,7 @@ pub fn add_entry(config: &Config, entry: StaticEntry) -> Result<Config, ApiError
     if let Some(other) = config.fdb.iter().find(|other| key_of(other) == key) {
         return Err(ApiError::new(ErrorCode::Configuration, format!("{} is bound already", entry.mac))
             .object(format!("fdb entry {}", entry.mac))
-            .cause(format!("a static entry of the same bridge and VLAN binds it to port \"{}\"", other.port))
+            .cause(format!("a static entry of the same bridge and VLAN binds it {}", PlaceName(&other.place)))
             .fix("delete that entry first"));
     }
     let mut config = config.clone();
@@ -124,7 +128,7 @@ fn checked(config: Config) -> Result<Config, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use control::schema::{Null, PortKind};
+    use control::schema::{Null, Place, PortKind};
 
     fn config() -> Config {
         let text = "[[bridge]]\nname = \"blue\"\n[[port]]\nname = \"p1\"\nbridge = \"blue\"\ntype = \"null\"\n\
@@ -135,7 +139,7 @@ mod tests {
 
     fn port(name: &str, bridge: &str) -> Port {
         let kind = PortKind::Null(Null { rate: 0, size: 60 });
-        Port::new(name.parse().unwrap(), bridge.parse().unwrap(), kind)
+        Port::new(name.parse().unwrap(), bridge.parse().ok(), kind)
     }
 
     #[test]
@@ -161,7 +165,7 @@ mod tests {
     fn refusals_name_the_object_and_what_to_do() {
         let config = config();
         let bridge: BridgeName = "blue".parse().unwrap();
-        let entry = StaticEntry { port: "p2".parse().unwrap(), ..config.fdb[0].clone() };
+        let entry = StaticEntry { place: Place::Port("p2".parse().unwrap()), ..config.fdb[0].clone() };
         let key = FdbKey { vlan: 7, ..key_of(&entry) };
         for (outcome, object, says) in [
             (add_port(&config, port("p1", "blue")), "port \"p1\"", "exists already"),

@@ -3,9 +3,10 @@
 //! For whoever compares two desired states ([`diff`](mod@super::diff)) or brings a table in line with one; knows names
 //! and nothing else of the objects.
 
+use std::fmt;
 use std::hash::BuildHasher;
 
-use control::schema::{Bridge, Port};
+use control::schema::{Bridge, Place, Port};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// What has a name of its own among its kind.
@@ -23,6 +24,18 @@ impl Named for Port {
 impl Named for Bridge {
     fn name(&self) -> &str {
         self.name.as_str()
+    }
+}
+
+/// Where a MAC address is bound, in words: `to port "web1"`.
+pub struct PlaceName<'p>(pub &'p Place);
+
+impl fmt::Display for PlaceName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Place::Port(port) => write!(f, "to port \"{port}\""),
+            Place::Remote { tunnel, remote } => write!(f, "to {remote} of tunnel \"{tunnel}\""),
+        }
     }
 }
 

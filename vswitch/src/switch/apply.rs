@@ -450,7 +450,8 @@ impl State {
     }
 
     fn bind(&self, entry: &StaticEntry) {
-        let (Some(key), Some(port)) = (self.key(entry), self.ports.get(&entry.port)) else { return };
+        let port = entry.place.port().and_then(|port| self.ports.get(port));
+        let (Some(key), Some(port)) = (self.key(entry), port) else { return };
         if self.fdb.add_static(key, port.index).is_err() {
             // What was learned gives way to what is configured.
             self.fdb.flush(|entry| entry.kind == Kind::Learned);

@@ -26,7 +26,8 @@ impl State {
             });
         }
         for port in self.ports.values() {
-            let Some(&bridge) = self.bridges.get(&port.config.bridge) else { continue };
+            let bridge = port.config.bridge.as_ref().and_then(|bridge| self.bridges.get(bridge));
+            let Some(&bridge) = bridge else { continue };
             let (mtu, features) = match port.open() {
                 Some(open) => (open.mtu(), open.features()),
                 None => Default::default(),

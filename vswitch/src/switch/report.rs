@@ -116,7 +116,7 @@ impl Switch {
             let port_names: Vec<PortName> = state
                 .ports
                 .values()
-                .filter(|port| port.config.bridge == bridge.name)
+                .filter(|port| port.config.bridge.as_ref() == Some(&bridge.name))
                 .map(|port| port.config.name.clone())
                 .collect();
             let index = state.bridges.get(&bridge.name).copied().unwrap_or(0);

@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::CommandFactory;
 use control::api::*;
 use control::client::{Client, ClientError};
-use control::schema::{Bridge, StaticEntry, VlanId};
+use control::schema::{Bridge, Place, StaticEntry, VlanId};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -232,7 +232,12 @@ fn fdb(command: &FdbCommand) -> Result<Plan, Failure> {
             }
             let vlan = VlanId::new(*vlan).ok();
             edit(FdbAdd {
-                entry: StaticEntry { bridge: bridge.clone(), vlan, mac: *mac, port: port.clone() },
+                entry: StaticEntry {
+                    bridge: bridge.clone(),
+                    vlan,
+                    mac: *mac,
+                    place: Place::Port(port.clone()),
+                },
             })
         }
         FdbCommand::Del { mac, bridge, vlan } => {

@@ -96,7 +96,7 @@ pub(crate) fn ports(rows: &[PortRow], style: Style) -> String {
         let mut cells = vec![
             Cell::text(row.name.as_str()),
             Cell::text(&row.port_type),
-            Cell::text(row.bridge.as_str()),
+            Cell::option(row.bridge.as_ref()),
             Cell::text(&row.vlan),
             up_down(row.state),
             up_down(row.link),
@@ -132,7 +132,7 @@ pub(crate) fn port(detail: &PortDetail, style: Style) -> String {
     let mut rows = vec![
         ("port", style.paint(Colour::Strong, row.name.as_str())),
         ("type", printable(&row.port_type)),
-        ("bridge", row.bridge.to_string()),
+        ("bridge", row.bridge.as_ref().map_or("-".to_owned(), ToString::to_string)),
         ("vlan", printable(&row.vlan)),
         ("state", style.paint(colour, &state)),
         ("link", row.link.as_str().to_owned()),
