@@ -40,7 +40,8 @@ pub fn distance(near: usize, far: usize) -> io::Result<f64> {
     Ok(best)
 }
 
-fn pin(core: usize) -> io::Result<()> {
+/// Has this thread run on a core only.
+pub(crate) fn pin(core: usize) -> io::Result<()> {
     let pinned = core_affinity::set_for_current(CoreId { id: core });
     if pinned { Ok(()) } else { Err(io::Error::other(format!("this process may not run on CPU {core}"))) }
 }

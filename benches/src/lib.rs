@@ -2,4 +2,5 @@
 
 pub mod circuit;
 pub mod cores;
+pub mod handover;
 pub mod traffic;

@@ -54,7 +54,7 @@ fn frame(from: u8, number: u64) -> Vec<u8> {
 impl Guest {
     fn new(socket: Socket, address: u8, features: u64) -> Guest {
         let options =
-            Options { size: SIZE, features: PLAIN | features, inflight: true, ..Options::default() };
+            Options { sizes: [SIZE; 2], features: PLAIN | features, inflight: true, ..Options::default() };
         let end = End::open(socket.connection(), options).expect("the switch agrees");
         assert_eq!(end.features() & features, features, "the switch has these features");
         Guest { end, socket, address, sent: 0, next: 0, lost: 0 }

@@ -64,6 +64,9 @@ struct Arguments {
     /// Entries of each ring.
     #[arg(long, default_value_t = 256)]
     ring: u16,
+    /// Entries of each transmit ring, if not the same: who sends has so many buffers, and uses each of them in turn.
+    #[arg(long)]
+    transmit_ring: Option<u16>,
     /// Frames of a direction that are on their way at most; the ring's size by default.
     #[arg(long)]
     window: Option<u64>,
@@ -153,7 +156,7 @@ fn ends(arguments: &Arguments) -> io::Result<[End; 2]> {
     let whole = (arguments.size + 8).max(BUFFER);
     let receive = if arguments.no_mergeable { whole } else { BUFFER };
     let options = Options {
-        size: arguments.ring,
+        sizes: [arguments.ring, arguments.transmit_ring.unwrap_or(arguments.ring)],
         features,
         buffers: [receive, whole],
         huge: arguments.huge,

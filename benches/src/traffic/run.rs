@@ -65,7 +65,7 @@ pub struct Outcome {
 }
 
 /// Nothing came for so long: what is on its way is lost.
-const STALL: Duration = Duration::from_millis(10);
+const STALL: Duration = Duration::from_millis(100);
 /// After the end, frames on their way are waited for.
 const DRAIN: Duration = Duration::from_millis(200);
 /// Under saturation one latency of so many is noted.
@@ -82,10 +82,29 @@ struct Direction<const WORDS: usize> {
     /// Frames sent, and the number behind the highest one that arrived.
     sent: u64,
     next: u64,
+    /// Those before this one are not waited for any more; they may arrive all the same, and in order.
+    given_up: u64,
     received: u64,
     /// When something came last, and when the next frame is due.
     last: u64,
     due: f64,
+}
+
+impl<const WORDS: usize> Direction<WORDS> {
+    /// Frames that are waited for.
+    #[inline]
+    fn on_its_way(&self) -> u64 {
+        self.sent.saturating_sub(self.next.max(self.given_up))
+    }
+
+    /// Notes that a frame has arrived; whether a later one was there before it.
+    #[inline]
+    fn is_overtaken(&mut self, number: u64) -> bool {
+        self.received += 1;
+        let overtaken = number < self.next;
+        self.next = self.next.max(number + 1);
+        overtaken
+    }
 }
 
 /// What counts while it is measured.
@@ -132,6 +151,7 @@ impl<const WORDS: usize> Run<WORDS> {
             flows,
             sent: 0,
             next: 0,
+            given_up: 0,
             received: 0,
             last: now as u64,
             due: now + shift * interval,
@@ -245,7 +265,7 @@ impl<const WORDS: usize> Run<WORDS> {
         let (way, most) = (&self.directions[way], room.min(self.plan.burst));
         match self.plan.load {
             Load::Window(window) => {
-                let free = window.saturating_sub(way.sent.saturating_sub(way.next));
+                let free = window.saturating_sub(way.on_its_way());
                 // Not one by one when the window is full.
                 if free < u64::from(self.plan.burst) && free < window {
                     0
@@ -284,8 +304,8 @@ impl<const WORDS: usize> Run<WORDS> {
         let (now, bytes) = (cycles(), self.plan.size as u64 + 8);
         if waiting == 0 {
             if now.saturating_sub(way.last) > (STALL.as_secs_f64() * self.hertz) as u64 {
-                count.stalls += u64::from(way.sent > way.next);
-                (way.next, way.last) = (way.sent, now);
+                count.stalls += u64::from(way.on_its_way() > 0);
+                (way.given_up, way.last) = (way.sent, now);
             }
             return Ok(());
         }
@@ -297,9 +317,7 @@ impl<const WORDS: usize> Run<WORDS> {
                 continue;
             };
             count.bytes += bytes - 12;
-            way.received += 1;
-            count.reordered += u64::from(number < way.next);
-            way.next = way.next.max(number + 1);
+            count.reordered += u64::from(way.is_overtaken(number));
             if !sampled || number % SAMPLE == 0 {
                 count.latency.saturating_record(now.saturating_sub(due));
             }
@@ -329,4 +347,23 @@ fn hertz() -> f64 {
         std::hint::spin_loop();
     }
     (cycles() - clock) as f64 / start.elapsed().as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::flows::{Side, UDP_WORDS};
+    use super::*;
+
+    #[test]
+    fn frames_that_arrive_after_they_were_given_up_are_in_order() {
+        let flows = Flows::<UDP_WORDS>::new(Side::A, 1, 1, 64);
+        let mut way = Direction { flows, sent: 10, next: 0, given_up: 0, received: 0, last: 0, due: 0.0 };
+        assert!(!way.is_overtaken(0) && way.on_its_way() == 9);
+        way.given_up = 10;
+        assert!(!way.is_overtaken(1) && way.on_its_way() == 0);
+        assert!(!way.is_overtaken(4) && way.is_overtaken(3));
+        way.sent = 12;
+        assert!(!way.is_overtaken(5) && way.on_its_way() == 2);
+        assert!(!way.is_overtaken(10) && way.on_its_way() == 1 && way.received == 6);
+    }
 }

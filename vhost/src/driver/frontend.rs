@@ -43,8 +43,8 @@ pub const PLAIN: u64 = VERSION_1 | MERGEABLE;
 /// What an end offers.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Entries of each ring, a power of two.
-    pub size: u16,
+    /// Entries of a ring, powers of two: of the receive queues, and of the transmit queues.
+    pub sizes: [u16; 2],
     /// Pairs of a receive and a transmit queue.
     pub pairs: u16,
     /// Of these features those are used that the device has.
@@ -59,7 +59,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { size: 256, pairs: 1, features: PLAIN, buffers: [BUFFER; 2], huge: false, inflight: false }
+        Options {
+            sizes: [256; 2],
+            pairs: 1,
+            features: PLAIN,
+            buffers: [BUFFER; 2],
+            huge: false,
+            inflight: false,
+        }
     }
 }
 
@@ -87,7 +94,7 @@ impl End {
     /// # Errors
     /// What the device or the kernel refused.
     pub fn new(stream: UnixStream, size: u16, features: u64) -> io::Result<End> {
-        End::open(stream, Options { size, features, ..Options::default() })
+        End::open(stream, Options { sizes: [size; 2], features, ..Options::default() })
     }
 
     /// Offers memory and rings over a connected socket.
@@ -100,16 +107,16 @@ impl End {
         }
         let mut frontend = Frontend::from_stream(stream, RINGS);
         let features = negotiate(&mut frontend, options.features, options.inflight)?;
-        let shape = |buffer| Shape {
-            size: options.size,
+        let shape = |kind: usize| Shape {
+            size: options.sizes[kind],
             packed: features & PACKED != 0,
-            buffer,
+            buffer: options.buffers[kind],
             mergeable: features & MERGEABLE != 0,
             indirect: features & INDIRECT != 0,
             event_index: features & EVENT_INDEX != 0,
             in_order: features & IN_ORDER != 0,
         };
-        let shapes = options.buffers.map(shape);
+        let shapes = [0, 1].map(shape);
         let pair_bytes = shapes[0].bytes() + shapes[1].bytes();
         let bytes = pair_bytes * u64::from(options.pairs);
         let memory = if options.huge { SharedMemory::huge(bytes) } else { SharedMemory::new(bytes) };
@@ -121,7 +128,8 @@ impl End {
             queues.push(Queue::new(memory.clone(), at + shapes[0].bytes(), Role::Transmit, shapes[1])?);
         }
         let inflight = if options.inflight {
-            let rings = VhostUserInflight::new(0, 0, 2 * options.pairs, options.size);
+            let size = options.sizes[0].max(options.sizes[1]);
+            let rings = VhostUserInflight::new(0, 0, 2 * options.pairs, size);
             Some(frontend.get_inflight_fd(&rings).map_err(failed)?)
         } else {
             None
