@@ -1,9 +1,10 @@
 //! A vhost-user front end that says and does whatever it is told to, right or wrong.
 //!
 //! It writes messages byte by byte and knows nothing of the switch's own code, so that a mistake there is not made
-//! here as well (vhost-user.rst; Virtual I/O Device 1.2, sections 2.7 and 5.1). Its memory is a memfd that it reads
-//! and writes by `pread` and `pwrite`: slow, and safe whatever becomes of the file.
+//! here as well (vhost-user.rst; Virtual I/O Device 1.2, sections 2.7, 2.8 and 5.1). Its memory is a memfd that it
+//! reads and writes by `pread` and `pwrite`: slow, and safe whatever becomes of the file.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice, Read};
 use std::mem::MaybeUninit;
@@ -11,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -42,6 +43,10 @@ pub const WRITE: u16 = 2;
 /// A table of descriptors.
 pub const INDIRECT: u16 = 4;
 
+/// A packed ring's marks of a descriptor: made available, used (section 2.8.1).
+const AVAILABLE: u16 = 1 << 7;
+const USED: u16 = 1 << 15;
+
 /// Messages by the number of their request.
 pub mod request {
     #![allow(missing_docs, reason = "the names are those of vhost-user.rst")]
@@ -59,12 +64,30 @@ pub mod request {
     pub const SET_VRING_ERR: u32 = 14;
     pub const SET_PROTOCOL_FEATURES: u32 = 16;
     pub const SET_VRING_ENABLE: u32 = 18;
+    pub const SEND_RARP: u32 = 19;
+    pub const GET_INFLIGHT_FD: u32 = 31;
     pub const SET_INFLIGHT_FD: u32 = 32;
     pub const ADD_MEM_REG: u32 = 37;
+    pub const REM_MEM_REG: u32 = 38;
 }
 
 /// `VIRTIO_NET_F_MRG_RXBUF`, `VHOST_USER_F_PROTOCOL_FEATURES`, `VIRTIO_F_VERSION_1`.
 pub const FEATURES: u64 = 1 << 15 | 1 << 30 | 1 << 32;
+
+/// `VIRTIO_F_RING_PACKED`.
+const RING_PACKED: u64 = 1 << 34;
+
+/// `VHOST_USER_PROTOCOL_F_LOG_SHMFD`, `_INFLIGHT_SHMFD`, `_CONFIGURE_MEM_SLOTS`.
+const PROTOCOL_FEATURES: u64 = 1 << 1 | 1 << 12 | 1 << 15;
+
+/// The kinds of ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Three tables.
+    Split,
+    /// One ring that both sides write.
+    Packed,
+}
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -89,14 +112,20 @@ pub fn table(regions: &[[u64; 4]]) -> Vec<u8> {
 #[derive(Debug)]
 pub struct FrontEnd {
     socket: UnixStream,
+    /// The kind of its rings.
+    pub kind: Kind,
     /// The memory's file.
     pub memory: File,
     /// By which the switch is kicked, for each ring.
     pub kicks: [OwnedFd; 2],
     /// By which it calls.
     pub calls: [OwnedFd; 2],
+    /// What was made available, and what has been collected: chains, or entries of a packed ring.
     available: [u16; 2],
     collected: [u16; 2],
+    /// Descriptors of a packed ring that were written and not offered, and how many each chain has that was.
+    written: [u16; 2],
+    chains: [VecDeque<u16>; 2],
 }
 
 /// Memory for a front end: `bytes` of a new file.
@@ -114,17 +143,20 @@ impl FrontEnd {
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn connect(path: &Path) -> io::Result<Self> {
+    pub fn connect(path: &Path, kind: Kind) -> io::Result<Self> {
         let socket = UnixStream::connect(path)?;
         socket.set_read_timeout(Some(ANSWER))?;
         let descriptor = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         Ok(Self {
             socket,
+            kind,
             memory: memory(MEMORY, MemfdFlags::empty())?,
             kicks: [descriptor()?, descriptor()?],
             calls: [descriptor()?, descriptor()?],
             available: [0; 2],
             collected: [0; 2],
+            written: [0; 2],
+            chains: Default::default(),
         })
     }
 
@@ -132,8 +164,8 @@ impl FrontEnd {
     ///
     /// # Errors
     /// The switch hung up.
-    pub fn decent(path: &Path) -> io::Result<Self> {
-        let mut end = Self::connect(path)?;
+    pub fn decent(path: &Path, kind: Kind) -> io::Result<Self> {
+        let mut end = Self::connect(path, kind)?;
         end.negotiate()?;
         end.share()?;
         end.post();
@@ -164,17 +196,21 @@ impl FrontEnd {
         if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
-    /// Reads an answer: what follows its header.
+    /// Reads the answer to a request, past those to others: what follows its header.
     ///
     /// # Errors
     /// The switch hung up, or is silent.
-    pub fn hear(&mut self) -> io::Result<Vec<u8>> {
-        let mut header = [0; 12];
-        self.socket.read_exact(&mut header)?;
-        let size = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
-        let mut payload = vec![0; size as usize];
-        self.socket.read_exact(&mut payload)?;
-        Ok(payload)
+    fn hear(&mut self, request: u32) -> io::Result<Vec<u8>> {
+        loop {
+            let mut header = [0; 12];
+            self.socket.read_exact(&mut header)?;
+            let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| header[at + byte]));
+            let mut payload = vec![0; word(8) as usize];
+            self.socket.read_exact(&mut payload)?;
+            if word(0) == request {
+                return Ok(payload);
+            }
+        }
     }
 
     /// Waits until all that was said has been followed.
@@ -183,7 +219,7 @@ impl FrontEnd {
     /// The switch hung up.
     pub fn settle(&mut self) -> io::Result<u64> {
         self.say(request::GET_FEATURES, &[], &[])?;
-        let answer = self.hear()?;
+        let answer = self.hear(request::GET_FEATURES)?;
         let bytes = answer.as_slice().try_into().map_err(|_| io::ErrorKind::InvalidData)?;
         Ok(u64::from_le_bytes(bytes))
     }
@@ -205,8 +241,17 @@ impl FrontEnd {
     /// The switch hung up.
     pub fn negotiate(&mut self) -> io::Result<()> {
         self.say(request::SET_OWNER, &[], &[])?;
-        self.say(request::SET_PROTOCOL_FEATURES, &longs(&[0]), &[])?;
-        self.say(request::SET_FEATURES, &longs(&[FEATURES]), &[])
+        self.say(request::SET_PROTOCOL_FEATURES, &longs(&[PROTOCOL_FEATURES]), &[])?;
+        self.agree(0)
+    }
+
+    /// Features, and these besides.
+    ///
+    /// # Errors
+    /// The switch hung up.
+    pub fn agree(&self, further: u64) -> io::Result<()> {
+        let ring = if self.kind == Kind::Packed { RING_PACKED } else { 0 };
+        self.say(request::SET_FEATURES, &longs(&[FEATURES | ring | further]), &[])
     }
 
     /// Memory and rings.
@@ -234,7 +279,9 @@ impl FrontEnd {
         let index = u32::try_from(ring).expect("small");
         self.say(request::SET_VRING_NUM, &words(&[index, SIZE.into()]), &[])?;
         self.place(ring, [at(ring), used_at(ring), available_at(ring)].map(|offset| USER + offset))?;
-        self.say(request::SET_VRING_BASE, &words(&[index, 0]), &[])?;
+        // A packed ring begins with wrap counters of 1, in both halves.
+        let base = if self.kind == Kind::Packed { 0x8000_8000 } else { 0 };
+        self.say(request::SET_VRING_BASE, &words(&[index, base]), &[])?;
         self.say(request::SET_VRING_CALL, &longs(&[index.into()]), &[self.calls[ring].as_fd()])?;
         self.say(request::SET_VRING_KICK, &longs(&[index.into()]), &[self.kicks[ring].as_fd()])?;
         self.say(request::SET_VRING_ENABLE, &words(&[index, 1]), &[])
@@ -260,39 +307,148 @@ impl FrontEnd {
         bytes
     }
 
-    /// Writes a descriptor of a ring.
-    pub fn describe(&self, ring: usize, index: u16, address: u64, bytes: u32, flags: u16, next: u16) {
-        self.write(at(ring) + 16 * u64::from(index), &descriptor(address, bytes, flags, next));
+    /// Writes a descriptor of a ring. In a packed ring its place is the next one, `next` follows from that, and the
+    /// first one of a chain is not available before it is [offered](Self::offer).
+    pub fn describe(&mut self, ring: usize, index: u16, address: u64, bytes: u32, flags: u16, next: u16) {
+        let descriptor = match self.kind {
+            Kind::Split => descriptor(address, bytes, flags, next),
+            Kind::Packed => {
+                let at = self.available[ring].wrapping_add(self.written[ring]);
+                assert_eq!(index, at % SIZE, "a chain lies in the order of the ring");
+                let marks = if self.written[ring] == 0 { !marks(at) } else { marks(at) };
+                self.written[ring] += 1;
+                descriptor(address, bytes, index, flags | marks & (AVAILABLE | USED))
+            }
+        };
+        self.write(at(ring) + 16 * u64::from(index), &descriptor);
     }
 
     /// Makes the chain that begins at `head` available.
     pub fn offer(&mut self, ring: usize, head: u16) {
-        let slot = u64::from(self.available[ring] % SIZE);
-        self.write(available_at(ring) + 4 + 2 * slot, &head.to_le_bytes());
-        self.available[ring] = self.available[ring].wrapping_add(1);
-        self.set_available(ring, self.available[ring]);
+        match self.kind {
+            Kind::Split => {
+                let slot = u64::from(self.available[ring] % SIZE);
+                self.write(available_at(ring) + 4 + 2 * slot, &head.to_le_bytes());
+                self.available[ring] = self.available[ring].wrapping_add(1);
+                self.set_available(ring, self.available[ring]);
+            }
+            Kind::Packed => {
+                let entries = std::mem::take(&mut self.written[ring]);
+                let place = at(ring) + 16 * u64::from(head) + 14;
+                let flags = u16::from_le_bytes(self.read(place)) & !(AVAILABLE | USED);
+                self.write(place, &(flags | marks(self.available[ring])).to_le_bytes());
+                self.available[ring] = self.available[ring].wrapping_add(entries);
+                self.chains[ring].push_back(entries);
+            }
+        }
     }
 
-    /// Sets the available index.
+    /// Writes over the descriptors of receive buffers that are with the switch, but for the next `spare`.
+    pub fn replace_buffers(&mut self, spare: u16, address: u64, bytes: u32, flags: u16) {
+        while self.receive().is_some() {}
+        let first = self.collected[RECEIVE].wrapping_add(spare);
+        for number in (0..SIZE - spare).map(|number| first.wrapping_add(number)) {
+            let index = number % SIZE;
+            let descriptor = match self.kind {
+                Kind::Split => descriptor(address, bytes, flags, 0),
+                Kind::Packed => descriptor(address, bytes, index, flags | marks(number)),
+            };
+            self.write(at(RECEIVE) + 16 * u64::from(index), &descriptor);
+        }
+    }
+
+    /// Sets the available index of a split ring.
     pub fn set_available(&self, ring: usize, index: u16) {
         self.write(available_at(ring) + 2, &index.to_le_bytes());
     }
 
-    /// How many chains the switch has given back and nobody has collected.
-    pub fn given_back(&self, ring: usize) -> u16 {
-        u16::from_le_bytes(self.read(used_at(ring) + 2)).wrapping_sub(self.collected[ring])
+    /// Whether the switch has used the entry of a packed ring that is the `at`th since it began.
+    fn is_used(&self, ring: usize, at: u16) -> bool {
+        let flags = u16::from_le_bytes(self.read(self::at(ring) + 16 * u64::from(at % SIZE) + 14));
+        let used = if is_odd_lap(at) { 0 } else { AVAILABLE | USED };
+        flags & (AVAILABLE | USED) == used
     }
 
-    /// How many chains are with the switch.
-    pub fn outstanding(&self, ring: usize) -> u16 {
-        self.available[ring].wrapping_sub(self.collected[ring])
+    /// How many chains the switch has given back and nobody has collected.
+    pub fn given_back(&self, ring: usize) -> u16 {
+        let mut at = self.collected[ring];
+        match self.kind {
+            Kind::Split => u16::from_le_bytes(self.read(used_at(ring) + 2)).wrapping_sub(at),
+            Kind::Packed => {
+                let used = self.chains[ring].iter().take_while(|entries| {
+                    let used = self.is_used(ring, at);
+                    at = at.wrapping_add(**entries);
+                    used
+                });
+                used.count() as u16
+            }
+        }
+    }
+
+    /// Whether the switch has given back all that it was given to read.
+    pub fn is_idle(&self) -> bool {
+        let chains = match self.kind {
+            Kind::Split => usize::from(self.available[TRANSMIT].wrapping_sub(self.collected[TRANSMIT])),
+            Kind::Packed => self.chains[TRANSMIT].len(),
+        };
+        usize::from(self.given_back(TRANSMIT)) == chains
+    }
+
+    fn is_full(&self, ring: usize) -> bool {
+        self.available[ring].wrapping_sub(self.collected[ring]) == SIZE
     }
 
     fn collect(&mut self, ring: usize) -> (u16, u32) {
         let slot = u64::from(self.collected[ring] % SIZE);
-        let entry = u64::from_le_bytes(self.read(used_at(ring) + 4 + 8 * slot));
-        self.collected[ring] = self.collected[ring].wrapping_add(1);
-        (entry as u16, (entry >> 32) as u32)
+        let (entries, head, bytes) = match self.kind {
+            Kind::Split => {
+                let entry = u64::from_le_bytes(self.read(used_at(ring) + 4 + 8 * slot));
+                (1, entry as u16, (entry >> 32) as u32)
+            }
+            Kind::Packed => {
+                let entry = u64::from_le_bytes(self.read(at(ring) + 16 * slot + 8));
+                let entries = self.chains[ring].pop_front().expect("it was given back");
+                (entries, (entry >> 32) as u16, entry as u32)
+            }
+        };
+        self.collected[ring] = self.collected[ring].wrapping_add(entries);
+        (head, bytes)
+    }
+
+    /// Fills a ring that nothing was offered in again and again for `time`: each entry is one descriptor, with address,
+    /// bytes and flags.
+    pub fn flood(&mut self, ring: usize, time: Duration, chain: impl Fn(u16) -> (u64, u32, u16)) {
+        let table = |lap: u16| -> Vec<u8> {
+            let entry = |index| {
+                let (address, bytes, flags) = chain(index);
+                match self.kind {
+                    Kind::Split => descriptor(address, bytes, flags, 0),
+                    Kind::Packed => descriptor(address, bytes, index, flags | marks(lap * SIZE)),
+                }
+            };
+            (0..SIZE).flat_map(entry).collect()
+        };
+        let tables = [0, 1].map(table);
+        let begun = Instant::now();
+        if self.kind == Kind::Split {
+            let heads: Vec<u8> = (0..SIZE).flat_map(u16::to_le_bytes).collect();
+            self.write(available_at(ring) + 4, &heads);
+            self.write(at(ring), &tables[0]);
+            while begun.elapsed() < time {
+                self.set_available(ring, self.given_back(ring).wrapping_add(SIZE));
+                self.kick(ring);
+            }
+            return;
+        }
+        for lap in [0, 1].into_iter().cycle() {
+            self.write(at(ring), &tables[usize::from(lap)]);
+            self.kick(ring);
+            while !self.is_used(ring, lap * SIZE + SIZE - 1) {
+                if begun.elapsed() >= time {
+                    return;
+                }
+            }
+        }
     }
 
     /// Posts all receive buffers.
@@ -309,7 +465,7 @@ impl FrontEnd {
         for _ in 0..given_back {
             self.collect(TRANSMIT);
         }
-        if self.outstanding(TRANSMIT) == SIZE {
+        if self.is_full(TRANSMIT) {
             return false;
         }
         // Chains come back in order.
@@ -337,16 +493,29 @@ impl FrontEnd {
         let (head, written) = self.collect(RECEIVE);
         let mut frame = vec![0; (written as usize).min(BUFFER as usize)];
         self.memory.read_exact_at(&mut frame, buffer_at(RECEIVE, head)).ok()?;
+        // Chains come back in order.
+        self.describe(RECEIVE, head, GUEST + buffer_at(RECEIVE, head), BUFFER as u32, WRITE, 0);
         self.offer(RECEIVE, head);
         frame.drain(..HEADER.min(frame.len()));
         Some(frame)
     }
 }
 
-/// A descriptor as it lies in memory.
-pub fn descriptor(address: u64, bytes: u32, flags: u16, next: u16) -> [u8; 16] {
+/// Whether an entry of a packed ring, counted from the beginning, lies in a lap with a wrap counter of 0.
+fn is_odd_lap(at: u16) -> bool {
+    !(at / SIZE).is_multiple_of(2)
+}
+
+/// The marks of such an entry when it is available.
+fn marks(at: u16) -> u16 {
+    if is_odd_lap(at) { USED } else { AVAILABLE }
+}
+
+/// A descriptor as it lies in memory: address, bytes, and flags and the next one's index; in a packed ring an id and
+/// flags.
+pub fn descriptor(address: u64, bytes: u32, third: u16, fourth: u16) -> [u8; 16] {
     let words =
-        u128::from(address) | u128::from(bytes) << 64 | u128::from(flags) << 96 | u128::from(next) << 112;
+        u128::from(address) | u128::from(bytes) << 64 | u128::from(third) << 96 | u128::from(fourth) << 112;
     words.to_le_bytes()
 }
 

@@ -39,7 +39,8 @@ fn port(plan: &Plan, mtu: u32) -> String {
     let mode = if plan.listens { "client" } else { "server" };
     format!(
         "[[port]]\nname = \"{name}\"\nbridge = \"blue\"\ntype = \"vhost-user\"\nsocket = \"{socket}\"\nmode = \"{mode}\"\n\
-         mtu = {mtu}\n"
+         mtu = {mtu}\nqueues = {}\n",
+        plan.queues
     )
 }
 
@@ -358,4 +359,43 @@ fn a_guest_moves_to_another_qemu_and_back_with_a_ping_lost_at_most() {
         guest.power_off();
         daemon.stop();
     }
+}
+
+/// Interrupts of each receive queue of a guest's card, by which it hears of frames there.
+fn interrupts(guest: &mut Guest) -> Vec<u64> {
+    let count = |line: &str| line.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok()).sum();
+    guest.run("grep -e -input /proc/interrupts").lines().map(count).collect()
+}
+
+#[test]
+fn a_guest_with_four_queue_pairs_receives_on_those_of_both_workers_also_after_a_reboot() {
+    let lab = Lab::new("pairs");
+    let [left, right] = ["left", "right"].map(|name| lab.container(name, Attachment::Tap, 1500));
+    let plan = Plan::new("vm", 100, Qemu::Backports, &lab.folder().join("vm.sock"), false);
+    let plan = Plan { queues: 4, ..plan };
+    let ports = [left.port("workers = [0]"), right.port("workers = [1]"), port(&plan, 1500)];
+    let daemon = lab.start(&(Lab::configuration("[0, 1]", &[]) + &ports.concat()));
+    let mut guest = Guest::start(&lab, plan);
+    guest.await_boot();
+    let mut scene = Scene { guest, container: left, daemon, _lab: lab };
+    let pings = |to| count_pings(&right.namespace, to, 50);
+    for round in 0..2 {
+        scene.assert_answers();
+        assert_eq!(row(&scene.daemon.ctl(), "vm")["queues_enabled"], 4);
+        let before = interrupts(&mut scene.guest);
+        await_ping(&right.namespace, scene.address(4));
+        assert_eq!([4, 6].map(|family| pings(scene.address(family))), [50, 50]);
+        scene.guest.run(&format!("iperf3 -s -D; {}", listening_on(5201)));
+        scene.assert_transfers("-P 4", "tx");
+        scene.assert_transfers("-P 4 -R", "rx");
+        let after = interrupts(&mut scene.guest);
+        println!("{before:?} interrupts have become {after:?}");
+        assert_eq!(after.len(), 4);
+        let used = after.iter().zip(&before).filter(|(after, before)| after > before).count();
+        assert!(used >= 2, "one queue pair has it all");
+        if round == 0 {
+            scene.guest.reboot();
+        }
+    }
+    scene.end();
 }

@@ -124,7 +124,8 @@ impl Share {
     fn take(bytes: usize) -> io::Result<Share> {
         let share = Share(bytes as u64);
         if BYTES.fetch_add(share.0, Ordering::Relaxed) + share.0 > MOST_BYTES {
-            return Err(io::Error::other(format!("{} TB are mapped already", MOST_BYTES >> 40)));
+            let error = format!("{} TB are mapped already", MOST_BYTES >> 40);
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, error));
         }
         Ok(share)
     }
@@ -194,7 +195,10 @@ fn register(entry: Entry) -> io::Result<usize> {
     let place = match vacant.pop() {
         Some(place) => place,
         None if REACH.load(Ordering::Relaxed) < MAPPINGS => REACH.fetch_add(1, Ordering::Relaxed),
-        None => return Err(io::Error::other(format!("{MAPPINGS} memory regions are mapped already"))),
+        None => {
+            let error = format!("{MAPPINGS} memory regions are mapped already");
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, error));
+        }
     };
     PLACES[place].set(entry);
     Ok(place)

@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -74,8 +75,19 @@ pub enum MemoryError {
         /// The region.
         guest: u64,
         /// What the kernel said.
-        error: String,
+        error: io::Error,
     },
+}
+
+impl MemoryError {
+    /// It is more than the limits.
+    pub fn is_overflow(&self) -> bool {
+        match self {
+            MemoryError::Count(_) | MemoryError::Total => true,
+            MemoryError::Map { error, .. } => error.kind() == io::ErrorKind::QuotaExceeded,
+            _ => false,
+        }
+    }
 }
 
 struct Region {
@@ -232,7 +244,7 @@ fn map(spec: RegionSpec, file: File, alarm: Option<Arc<Alarm>>) -> Result<Region
     let start = spec.offset - spec.offset % block;
     let bytes = (end.next_multiple_of(block).min(has) - start) as usize;
     let mapping = Mapping::new(file, start, bytes, alarm)
-        .map_err(|error| MemoryError::Map { guest: spec.guest, error: error.to_string() })?;
+        .map_err(|error| MemoryError::Map { guest: spec.guest, error })?;
     // SAFETY: the mapping holds the file from `start` to at least `end`, and `offset` is between them.
     let host = unsafe { mapping.start().add((spec.offset - start) as usize) };
     Ok(Region { guest: spec.guest, user: spec.user, bytes: spec.bytes, host, mapping: Arc::new(mapping) })

@@ -2,12 +2,16 @@
 //!
 //! They are looked at in the socket before the crate sees them, and taken out of it if they are ours.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recv, recvmsg};
+
+use crate::memory::REGIONS;
 
 /// Requests of vhost-user.rst, "Front-end message types".
 const SET_LOG_FD: u32 = 7;
@@ -52,25 +56,25 @@ pub(super) const STALL: Duration = Duration::from_secs(1);
 /// Bytes behind a header at most; the protocol crate refuses more.
 const MOST: usize = 4096;
 
+/// Descriptors with a message at most: one for each memory region.
+const DESCRIPTORS: usize = REGIONS;
+
 /// Waits until the next message is all there, or will never be because the other end is gone: who reads it then is not
 /// held up by anybody.
 ///
 /// # Errors
-/// It takes longer than [`STALL`]; system calls fail.
+/// It takes longer than [`STALL`]; no message begins so; system calls fail.
 pub(super) fn await_whole(stream: &UnixStream) -> io::Result<()> {
     let begun = Instant::now();
     let mut wanted = HEADER;
     loop {
         let there = usize::try_from(rustix::io::ioctl_fionread(stream)?).unwrap_or(usize::MAX);
         if there >= wanted && wanted == HEADER {
-            let mut header = [0; HEADER];
-            let (read, _) = recv(stream, &mut header, RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
-            let size = word(&header, 8) as usize;
-            // A header in pieces, which no front end sends, has no size yet.
-            if read == HEADER && (size == 0 || size > MOST) {
+            let size = size(stream)?;
+            if size == 0 || size > MOST {
                 return Ok(());
             }
-            wanted += if read == HEADER { size } else { 1 };
+            wanted += size;
             continue;
         }
         let mut ends = [PollFd::new(stream, PollFlags::RDHUP)];
@@ -82,6 +86,28 @@ pub(super) fn await_whole(stream: &UnixStream) -> io::Result<()> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Bytes behind the next message's header, which is there.
+///
+/// # Errors
+/// Its descriptors are more than any message has, or come in the middle of it. The protocol crate would lose the header
+/// with them, and wait for another one.
+fn size(stream: &UnixStream) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS + 1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut header = [0; HEADER];
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let seen = recvmsg(stream, &mut [IoSliceMut::new(&mut header)], &mut control, flags)?;
+    let descriptors = control.drain().map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => descriptors.count(),
+        _ => 0,
+    });
+    let too_many = descriptors.sum::<usize>() > DESCRIPTORS || seen.flags.contains(ReturnFlags::CTRUNC);
+    if too_many || seen.bytes < HEADER {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a header with descriptors that none has"));
+    }
+    Ok(word(&header, 8) as usize)
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {

@@ -17,7 +17,7 @@ use super::features::PROTOCOL_FEATURES;
 use super::inflight::{Inflight, Shape};
 use super::message::Body;
 use super::reason::Reason;
-use super::session::{Session, descriptor, refuse};
+use super::session::{Session, descriptor, refuse, word};
 use crate::memory::{GuestMemory, REGIONS, RegionSpec};
 use crate::ring::dirty::Bitmap;
 use crate::ring::{BadRing, Layout, RING};
@@ -243,7 +243,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         }
         self.stop_all();
         let region = Inflight::map(file, inflight.mmap_offset, shape, &self.alarm);
-        self.inflight = Some(region.map_err(|error| refuse(Reason::BadMessage, error))?);
+        self.inflight = Some(region.map_err(|error| refuse(word(&error), error))?);
         self.run_all();
         Ok(())
     }
@@ -277,7 +277,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     fn set_log_base(&mut self, log: &VhostUserLog, file: File) -> Result<()> {
         let spec = RegionSpec { guest: 0, user: 0, bytes: log.mmap_size, offset: log.mmap_offset };
         let memory = GuestMemory::map([(spec, file)], Some(&self.alarm));
-        let memory = memory.map_err(|error| refuse(Reason::BadMessage, format_args!("the log: {error}")))?;
+        let memory = memory.map_err(|error| refuse(word(&error), format_args!("the log: {error}")))?;
         self.stop_all();
         let bitmap = Bitmap::new(Arc::new(memory), log.mmap_size);
         let bitmap = bitmap.ok_or_else(|| refuse(Reason::BadMessage, "the log has no memory"))?;

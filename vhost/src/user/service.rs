@@ -208,7 +208,9 @@ impl Work {
                 continue;
             }
             if let Err(error) = message::await_whole(&watched) {
-                break End::Fault(Reason::BadMessage.because(error));
+                // Memory that went away meanwhile is what others would like to know.
+                let broken = self.lock().broken();
+                break End::Fault(broken.unwrap_or_else(|| Reason::BadMessage.because(error)));
             }
             if let Err(error) = follow(&self.session, &watched, &mut handler) {
                 break ending(error);

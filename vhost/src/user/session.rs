@@ -102,6 +102,11 @@ pub(super) fn refuse(reason: Reason, detail: impl std::fmt::Display) -> Error {
     Error::ReqHandlerError(io::Error::new(io::ErrorKind::InvalidInput, reason.because(detail)))
 }
 
+/// The word for memory that is not mapped.
+pub(super) fn word(error: &MemoryError) -> Reason {
+    if error.is_overflow() { Reason::Overflow } else { Reason::BadMessage }
+}
+
 impl Session {
     /// A device with these rings, of which nothing is known yet.
     pub(super) fn new(
@@ -327,11 +332,7 @@ impl Session {
         let copies =
             copies.collect::<io::Result<Vec<_>>>().map_err(|error| refuse(Reason::BadMessage, error))?;
         let memory = GuestMemory::map(copies, Some(&self.alarm));
-        let memory = memory.map_err(|error| {
-            let word =
-                if matches!(error, MemoryError::Total) { Reason::Overflow } else { Reason::BadMessage };
-            refuse(word, error)
-        })?;
+        let memory = memory.map_err(|error| refuse(word(&error), error))?;
         self.remember(Some(Arc::new(memory)));
         Ok(())
     }
