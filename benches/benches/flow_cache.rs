@@ -31,12 +31,12 @@ fn hits(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("flow_cache/hit/{name}"));
         group.throughput(Throughput::Elements(BATCH as u64));
         for flows in [10, 100, 1_000, 10_000, 100_000] {
-            let (mut cache, versions) = (FlowCache::<[u64; 3]>::new(131_072, 1), Versions::new());
+            let (mut cache, versions) = (FlowCache::<[u32; 5]>::new(131_072, 1), Versions::new());
             let (mask, mut probes) = (KeyMask::of(fields), Probes::default());
             let current = Current { generation: 1, versions: &versions };
             for number in 0..flows {
                 let witnesses = [number, number * 7].map(|slot| versions.witness(slot as u16));
-                cache.insert(&key(number), &mask, 1, witnesses, [number; 3]);
+                cache.insert(&key(number), &mask, 1, witnesses, [number as u32; 5]);
             }
             let keys: Vec<FlowKey> = random_order(flows).into_iter().map(key).collect();
             let mut batches = keys.chunks_exact(BATCH).cycle();
@@ -69,12 +69,12 @@ fn inserts(c: &mut Criterion) {
     let mut group = c.benchmark_group("flow_cache/insert");
     group.throughput(Throughput::Elements(1));
     for (name, flows) in [("room", 100_000), ("full", 1_000_000)] {
-        let mut cache = FlowCache::<[u64; 3]>::new(131_072, 1);
+        let mut cache = FlowCache::<[u32; 5]>::new(131_072, 1);
         let mut numbers = (0..flows).cycle();
         group.bench_function(name, |b| {
             b.iter_batched(
                 || key(numbers.next().unwrap_or_default()),
-                |key| cache.insert(&key, &mask, 1, [Witness::NOTHING; 2], [1; 3]),
+                |key| cache.insert(&key, &mask, 1, [Witness::NOTHING; 2], [1; 5]),
                 BatchSize::SmallInput,
             )
         });

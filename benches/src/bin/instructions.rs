@@ -105,12 +105,12 @@ fn key_all(batches: usize) {
 }
 
 fn cache_hit(fields: &[Field], batches: usize) {
-    let (mut cache, fdb) = (FlowCache::<[u64; 3]>::new(1 << 16, 1), Fdb::new(Size::default(), 1));
+    let (mut cache, fdb) = (FlowCache::<[u32; 5]>::new(1 << 16, 1), Fdb::new(Size::default(), 1));
     let (mask, mut probes) = (KeyMask::of(fields), Probes::default());
     let unmasked: Vec<FlowKey> = frames().iter().map(|frame| key_of(frame)).collect();
     for key in &unmasked {
         let slots = [1, 2].map(|slot| fdb.versions().witness(slot));
-        cache.insert(key, &mask, 1, slots, [1, 2, 3]);
+        cache.insert(key, &mask, 1, slots, [1, 2, 3, 4, 5]);
     }
     let current = Current { generation: 1, versions: fdb.versions() };
     let mut keys = unmasked;
@@ -119,7 +119,7 @@ fn cache_hit(fields: &[Field], batches: usize) {
         cache.probe(black_box(&mut keys), &mask, &mut probes);
         for (at, key) in keys.iter().enumerate() {
             if let Some(value) = cache.get(&probes, at, key, current) {
-                sum += value[0];
+                sum += u64::from(value[0]);
             }
         }
     }
@@ -127,12 +127,12 @@ fn cache_hit(fields: &[Field], batches: usize) {
 }
 
 fn cache_insert(batches: usize) {
-    let mut cache = FlowCache::<[u64; 3]>::new(1 << 16, 1);
+    let mut cache = FlowCache::<[u32; 5]>::new(1 << 16, 1);
     let mask = KeyMask::of(&Field::BRIDGE);
     let mut key = key_of(&frame(1));
     for number in 0..batches * BATCH {
         key.set(Field::EthDst, number as u128);
-        cache.insert(&key, &mask, 1, [Witness::NOTHING; 2], [1, 2, 3]);
+        cache.insert(&key, &mask, 1, [Witness::NOTHING; 2], [1, 2, 3, 4, 5]);
     }
     black_box(cache.counters());
 }

@@ -1,4 +1,4 @@
-//! The flow cache: what was decided for a masked key, found again in two cache lines.
+//! The flow cache: what was decided for a masked key, found again in one or two cache lines.
 //!
 //! Each worker has one of its own, so nothing here is atomic but the versions that it reads. It is an
 //! accelerator, never a source of truth: whatever it does not find, or finds stale, is decided by the
@@ -18,7 +18,9 @@
 //!
 //! **Staleness.** An entry carries the generation of the snapshot and two [`Witness`]es (source and
 //! destination, say). A hit counts only while all three stand; otherwise it is a miss whose insert
-//! overwrites the entry in place.
+//! overwrites the entry in place. Witnesses are of lines elsewhere, which are in no near cache when there
+//! are many flows: an entry notes how many changes there had been when they were last compared, and while
+//! there have been no others, they are not compared again.
 //!
 //! **Masks.** The in-port is in every mask, and a port has one mask in a generation; so a masked key that
 //! is equal in the words of its width and in generation was made by the same mask.
@@ -65,6 +67,8 @@ struct Entry<V> {
     generation_and_hit: u32,
     versions: [u32; 2],
     slots: [u16; 2],
+    /// [`Versions::changes`] when the witnesses were last found to be current.
+    confirmed: u32,
     value: V,
 }
 
@@ -131,9 +135,9 @@ impl Default for Probes {
 
 impl<V: Copy + Default> FlowCache<V> {
     /// A cache of at most `flows` entries (the next lower power of two, at least 64), hashing by `seed`.
-    /// `V` has at most 24 bytes; a larger one does not compile.
+    /// `V` has at most 20 bytes; a larger one does not compile.
     pub fn new(flows: u32, seed: u64) -> FlowCache<V> {
-        const { assert!(size_of::<Entry<V>>() == 64, "the value of a flow has at most 24 bytes") };
+        const { assert!(size_of::<Entry<V>>() == 64, "the value of a flow has at most 20 bytes") };
         let count = 1usize << flows.clamp(64, 1 << 30).ilog2();
         // An unused entry has the key of zeros: a witness that is never current keeps it from being one.
         let empty = Entry {
@@ -141,6 +145,7 @@ impl<V: Copy + Default> FlowCache<V> {
             generation_and_hit: 0,
             versions: [Witness::STALE.version; 2],
             slots: [Witness::STALE.slot; 2],
+            confirmed: Versions::NEVER,
             value: V::default(),
         };
         let entries: Box<[Entry<V>]> = vec![empty; count].into();
@@ -170,13 +175,17 @@ impl<V: Copy + Default> FlowCache<V> {
         }
     }
 
-    /// Fetches what the decisions of the last probe's first `count` keys will be held against, and calls `each` with
-    /// each decision, to fetch what it needs beyond. They may be other keys' decisions.
+    /// Fetches what the decisions of the last probe's first `count` keys will be held against, where that is to be
+    /// compared again, and calls `each` with each decision, to fetch what it needs beyond. They may be other keys'
+    /// decisions.
     #[inline]
     pub fn foresee(&self, probes: &Probes, count: usize, versions: &Versions, mut each: impl FnMut(&V)) {
+        let changes = versions.changes();
         for probe in &probes.probes[..count] {
             let entry = &self.entries[probe.candidate as usize];
-            entry.slots.iter().for_each(|slot| versions.prefetch(*slot));
+            if entry.confirmed != changes {
+                entry.slots.iter().for_each(|slot| versions.prefetch(*slot));
+            }
             each(&entry.value);
         }
     }
@@ -186,16 +195,17 @@ impl<V: Copy + Default> FlowCache<V> {
     #[inline]
     pub fn get(&mut self, probes: &Probes, at: usize, key: &FlowKey, current: Current<'_>) -> Option<&V> {
         let probe = probes.probes[at];
-        match probes.width {
+        let value = match probes.width {
             Width::Two => self.get_first::<2>(probe, key, current),
             Width::Three => self.get_first::<3>(probe, key, current),
             Width::Eight => self.get_first::<WORDS>(probe, key, current),
-        }
+        };
+        value.map(|value| &*value)
     }
 
-    /// Calls `each` with the decision for each key of the last probe in `places` and with what the caller keeps
-    /// `beside` that key, in order, as long as [`FlowCache::get`] finds one; gives the first place without, or the
-    /// end.
+    /// Calls `each` with the decision for each key of the last probe in `places`, which it may annotate, and with
+    /// what the caller keeps `beside` that key, in order, as long as [`FlowCache::get`] finds one; gives the first
+    /// place without, or the end.
     #[inline]
     pub fn get_each<T>(
         &mut self,
@@ -203,7 +213,7 @@ impl<V: Copy + Default> FlowCache<V> {
         (keys, beside): (&[FlowKey], &[T]),
         places: Range<usize>,
         current: Current<'_>,
-        each: impl FnMut(&V, &T),
+        each: impl FnMut(&mut V, &T),
     ) -> usize {
         let (first, keys, beside) = (places.start, &keys[places.clone()], &beside[places.clone()]);
         let probed = probes.probes[places].iter().zip(keys).zip(beside);
@@ -250,6 +260,7 @@ impl<V: Copy + Default> FlowCache<V> {
             generation_and_hit: generation << 1,
             versions: witnesses.map(|witness| witness.version),
             slots: witnesses.map(|witness| witness.slot),
+            confirmed: Versions::NEVER,
             value,
         };
         self.backs[at] = Back(back);
@@ -331,7 +342,12 @@ impl<V: Copy + Default> FlowCache<V> {
     }
 
     #[inline]
-    fn get_first<const N: usize>(&mut self, probe: Probe, key: &FlowKey, current: Current<'_>) -> Option<&V> {
+    fn get_first<const N: usize>(
+        &mut self,
+        probe: Probe,
+        key: &FlowKey,
+        current: Current<'_>,
+    ) -> Option<&mut V> {
         let at = probe.candidate as usize;
         if self.entries[at].holds::<N>(&self.backs, at, key) {
             return self.get_at(at, current);
@@ -350,7 +366,7 @@ impl<V: Copy + Default> FlowCache<V> {
         &mut self,
         probed: impl Iterator<Item = ((&'k Probe, &'k FlowKey), &'k T)>,
         current: Current<'_>,
-        mut each: impl FnMut(&V, &T),
+        mut each: impl FnMut(&mut V, &T),
     ) -> usize {
         let mut found = 0;
         for ((probe, key), beside) in probed {
@@ -362,13 +378,13 @@ impl<V: Copy + Default> FlowCache<V> {
     }
 
     #[inline]
-    fn get_at(&mut self, at: usize, current: Current<'_>) -> Option<&V> {
+    fn get_at(&mut self, at: usize, current: Current<'_>) -> Option<&mut V> {
         let entry = &mut self.entries[at];
-        if !(entry.is_witnessed(current.versions) && entry.hit(current.generation)) {
+        if !(entry.confirm(current.versions) && entry.hit(current.generation)) {
             self.counters.stale += 1;
             return None;
         }
-        Some(&entry.value)
+        Some(&mut entry.value)
     }
 
     #[cold]
@@ -443,6 +459,21 @@ impl<V> Entry<V> {
     fn is_witnessed(&self, versions: &Versions) -> bool {
         let [first, second] = self.witnesses();
         versions.is_current(first) && versions.is_current(second)
+    }
+
+    /// The same, and notes it.
+    #[inline]
+    fn confirm(&mut self, versions: &Versions) -> bool {
+        // Before the slots are looked at: a change that comes meanwhile makes it another count.
+        let changes = versions.changes();
+        if self.confirmed == changes {
+            return true;
+        }
+        let is_witnessed = self.is_witnessed(versions);
+        if is_witnessed {
+            self.confirmed = changes;
+        }
+        is_witnessed
     }
 
     /// Marks an entry of this generation as hit; false if it is of another.

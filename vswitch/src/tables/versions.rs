@@ -2,14 +2,18 @@
 //!
 //! Each key of a table that frames write falls on one slot. Whoever inserts, moves or removes a key
 //! advances that slot and no other; whoever decides a flow keeps the slots that it asked (also those
-//! that had no answer) with their versions as a [`Witness`]. A hit of the flow cache compares them:
-//! two loads a frame, and one flapping key makes stale only the few flows that share its slot.
+//! that had no answer) with their versions as a [`Witness`]. A hit of the flow cache compares them, so
+//! that one flapping key makes stale only the few flows that share its slot. A count of all changes
+//! spares most hits even that: who has compared keeps the count, and while it is the same, nothing has
+//! happened on any slot.
 //!
 //! The order that makes this safe: a reader takes the version *before* it reads the table, a writer
 //! advances it *after* it has changed the table. A race then makes a cached decision stale too early,
-//! never wrong for good.
+//! never wrong for good. So with the count: it is read before the slots, and rises after them.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use crossbeam::utils::CachePadded;
 
 /// What a decision saw of a table: a slot and its version at that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +40,7 @@ const RESERVED: u16 = 0;
 pub struct Versions {
     // As many as a slot number can say, so that indexing needs no check.
     slots: Box<[AtomicU32; SLOTS]>,
+    changes: CachePadded<AtomicU32>,
 }
 
 const SLOTS: usize = 1 << 16;
@@ -47,11 +52,14 @@ impl Default for Versions {
 }
 
 impl Versions {
+    /// What [`Versions::changes`] was before there was a table.
+    pub const NEVER: u32 = 0;
+
     /// 65,536 slots (256 KiB), all at version 0.
     pub fn new() -> Versions {
         let slots: Box<[AtomicU32]> = (0..SLOTS).map(|_| AtomicU32::new(0)).collect();
         match slots.try_into() {
-            Ok(slots) => Versions { slots },
+            Ok(slots) => Versions { slots, changes: CachePadded::new(AtomicU32::new(Self::NEVER + 1)) },
             Err(_) => unreachable!("the length is that of the range above"),
         }
     }
@@ -66,6 +74,13 @@ impl Versions {
     #[inline]
     pub fn witness(&self, slot: u16) -> Witness {
         Witness { slot, version: self.slots[usize::from(slot)].load(Ordering::Acquire) }
+    }
+
+    /// A count that is another one after any slot was advanced. It goes round, as versions do: who keeps it
+    /// over as many changes as it has values, to the very number, takes the new for the old.
+    #[inline]
+    pub fn changes(&self) -> u32 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Fetches a slot.
@@ -84,6 +99,8 @@ impl Versions {
     /// may keep what this returns as its own witness.
     pub(crate) fn advance(&self, slot: u16) -> Witness {
         let before = self.slots[usize::from(slot)].fetch_add(1, Ordering::Release);
+        // Behind the slot: who sees this sees that.
+        self.changes.fetch_add(1, Ordering::Release);
         Witness { slot, version: before.wrapping_add(1) }
     }
 }
@@ -106,7 +123,10 @@ mod tests {
     fn an_advance_makes_only_its_own_slot_stale() {
         let versions = Versions::new();
         let (one, other) = (versions.witness(7), versions.witness(8));
+        let before = versions.changes();
+        assert_ne!(before, Versions::NEVER);
         let after = versions.advance(7);
+        assert_ne!(versions.changes(), before);
         assert!(!versions.is_current(one));
         assert!(versions.is_current(other) && versions.is_current(after));
     }

@@ -28,6 +28,8 @@ struct Cached {
     out: u16,
     /// The source's FDB entry, or [`Location::NOWHERE`].
     location: Location,
+    /// The second of that entry's stamp: within a second it is not looked at again.
+    seen_s: u32,
 }
 
 /// A port index that no port has.
@@ -137,8 +139,12 @@ impl Decider {
         };
         if let Some(cache) = &mut self.cache {
             cache.probe(&mut self.keys[..keys], &mask, &mut self.probes);
-            let stamps = self.fdb.stamps(self.worker);
-            cache.foresee(&self.probes, keys, self.fdb.versions(), |cached| stamps.prefetch(cached.location));
+            let (stamps, now_s) = (self.fdb.stamps(self.worker), self.now_s);
+            cache.foresee(&self.probes, keys, self.fdb.versions(), |cached| {
+                if cached.seen_s != now_s {
+                    stamps.prefetch(cached.location);
+                }
+            });
         }
         // In order: a frame sees what the frames before it have changed.
         let mut at = 0;
@@ -234,7 +240,10 @@ impl Decider {
         let current = Current { generation: snapshot.generation, versions: fdb.versions() };
         let stamps = fdb.stamps(self.worker);
         cache.get_each(probes, (&keys[..], &frames[..]), places, current, |cached, &Known { frame, len }| {
-            stamps.touch(cached.location, now_s);
+            if cached.seen_s != now_s {
+                cached.seen_s = now_s;
+                stamps.touch(cached.location, now_s);
+            }
             if !sink.emit_plain(frame, len, cached.out) {
                 execute(snapshot, batch, frame.into(), port, cached.actions.as_slice(), sink);
             }
@@ -257,14 +266,10 @@ impl Decider {
         if let Some(cache) = &mut self.cache {
             let Decision { actions, source, destination, .. } = decision;
             let location = decision.location.unwrap_or(Location::NOWHERE);
-            let witnesses = [source, destination];
-            cache.insert(
-                &self.keys[at],
-                mask,
-                self.snapshot.generation,
-                witnesses,
-                Cached { actions, out: actions.single_output().unwrap_or(NO_PORT), location },
-            );
+            let out = actions.single_output().unwrap_or(NO_PORT);
+            // Learning has just touched the stamp.
+            let cached = Cached { actions, out, location, seen_s: self.now_s };
+            cache.insert(&self.keys[at], mask, self.snapshot.generation, [source, destination], cached);
         }
         decision.actions
     }

@@ -41,6 +41,14 @@ const NAP_NS: u64 = 500_000;
 /// How often every queue is checked.
 const CHECK_NS: u64 = 1_000_000_000;
 
+/// Cycles for which a reading of the clock is good. A turn that finds nothing takes a tenth of that, and half of it
+/// would go into reading clocks: the next frame waits for it.
+const CLOCK_CYCLES: u64 = 1024;
+
+/// Rings that are asked in a row before the cycle counter is read again: so many quiet ones are counted with the
+/// one behind them that has frames.
+const RINGS: usize = 8;
+
 /// While there are hot queues, the watched ones are asked about every so many turns.
 const WATCH_TURNS: u32 = 8;
 
@@ -93,8 +101,10 @@ pub struct Worker {
     mailbox: Arc<Mailbox>,
     clock: Arc<dyn Clock>,
     report: Sender<Event>,
-    /// When the last turn began.
+    /// The time of this turn.
     now_ns: u64,
+    /// The cycle counter, as it was read last.
+    mark: u64,
     check_at_ns: u64,
     idle_since_ns: Option<u64>,
     turns: u32,
@@ -119,6 +129,7 @@ impl Worker {
             clock: parts.clock,
             report: parts.events,
             now_ns: 0,
+            mark: 0,
             check_at_ns: 0,
             idle_since_ns: None,
             turns: 0,
@@ -128,32 +139,48 @@ impl Worker {
 
     /// Works until it is told to stop.
     pub fn run(mut self) {
+        let mut begin = cycles();
+        let mut read_at = begin.wrapping_sub(CLOCK_CYCLES);
         while !self.stop {
-            let begin = cycles();
-            let frames = self.turn();
+            if begin.wrapping_sub(read_at) >= CLOCK_CYCLES {
+                self.now_ns = self.clock.now_ns();
+                read_at = begin;
+            }
+            self.mark = begin;
+            let frames = self.round();
             if frames > 0 {
-                self.counters.load.busy_cycles.add(cycles().wrapping_sub(begin));
                 self.idle_since_ns = None;
-                continue;
+            } else {
+                let since = *self.idle_since_ns.get_or_insert(self.now_ns);
+                if self.now_ns.saturating_sub(since) >= SPIN_NS {
+                    self.sleep();
+                }
             }
-            let since = *self.idle_since_ns.get_or_insert(self.now_ns);
-            if self.now_ns.saturating_sub(since) >= SPIN_NS {
-                self.sleep();
-            }
-            self.counters.load.idle_cycles.add(cycles().wrapping_sub(begin));
+            let end = cycles();
+            let load = &self.counters.load;
+            let spent = if frames > 0 { &load.busy_cycles } else { &load.idle_cycles };
+            spent.add(end.wrapping_sub(begin));
+            begin = end;
         }
         self.mailbox.close();
+    }
+
+    /// One round at the time that the clock tells now. Gives the frames that were received.
+    pub fn turn(&mut self) -> usize {
+        self.now_ns = self.clock.now_ns();
+        self.mark = cycles();
+        self.round()
     }
 
     /// One round: the mailbox, every rx queue that may have frames, what is outstanding. Gives the frames
     /// that were received.
     #[inline(never)] // one call a turn, and profiles have a name to begin at
-    pub fn turn(&mut self) -> usize {
+    fn round(&mut self) -> usize {
         if !self.mailbox.is_empty() {
             self.read_mail();
+            self.mark = cycles();
         }
-        let now_ns = self.clock.now_ns();
-        self.now_ns = now_ns;
+        let now_ns = self.now_ns;
         if now_ns >= self.check_at_ns {
             self.check(now_ns);
         }
@@ -167,9 +194,13 @@ impl Worker {
             }
             frames += got;
             at += 1;
+            if at.is_multiple_of(RINGS) {
+                self.mark = cycles();
+            }
         }
         at = 0;
         while let Some((slot, limit)) = self.queues.hot(at) {
+            self.mark = cycles();
             let got = self.serve(slot, limit);
             frames += got;
             at += usize::from(!self.queues.asked(at, got, now_ns));
@@ -207,6 +238,7 @@ impl Worker {
         let mut frames = 0;
         for i in 0..self.queues.poll() {
             let slot = self.queues.ready(i);
+            self.mark = cycles();
             let got = self.serve(slot, BATCH);
             if got > 0 {
                 self.queues.heat(slot, now_ns);
@@ -220,12 +252,12 @@ impl Worker {
     #[inline]
     fn serve(&mut self, slot: usize, limit: usize) -> usize {
         let Some(queue) = self.queues.get(slot) else { return 0 };
-        let begin = cycles();
         match self.decider.burst(queue, limit, &mut self.memory, &mut self.pool, &mut self.outlets) {
             Ok(0) => 0,
             Ok(frames) => {
                 queue.load.frames.add(frames as u64);
-                queue.load.cycles.add(cycles().wrapping_sub(begin));
+                let end = cycles();
+                queue.load.cycles.add(end.wrapping_sub(std::mem::replace(&mut self.mark, end)));
                 self.counters.load.frames.add(frames as u64);
                 frames
             }

@@ -66,6 +66,41 @@ fn counters_tell_hits_misses_stale_and_evictions() {
 }
 
 #[test]
+fn what_was_compared_once_stands_until_its_own_slots_change() {
+    let (mut cache, versions) = (FlowCache::<u64>::new(64, 1), Versions::new());
+    let current = Current { generation: 1, versions: &versions };
+    let mask = KeyMask::of(&Field::BRIDGE);
+    for slot in [5, 6] {
+        let key = bridge_key(1, slot.into(), 3);
+        cache.insert(&key, &mask, 1, [versions.witness(5), versions.witness(6)], 7);
+        for other in 7..20 {
+            assert_eq!(get(&mut cache, &key, &mask, current), Some(7), "nothing happened");
+            versions.advance(other);
+            assert_eq!(get(&mut cache, &key, &mask, current), Some(7), "another slot changed");
+        }
+        versions.advance(slot);
+        versions.advance(20);
+        for _ in 0..2 {
+            assert_eq!(get(&mut cache, &key, &mask, current), None, "slot {slot} changed");
+        }
+    }
+}
+
+#[test]
+fn what_is_noted_beside_a_decision_lasts_until_the_next_one() {
+    let (mut cache, versions) = (FlowCache::<u64>::new(64, 1), Versions::new());
+    let current = Current { generation: 1, versions: &versions };
+    let (mask, mut keys) = (KeyMask::of(&Field::BRIDGE), [bridge_key(1, 2, 3)]);
+    let (key, mut probes) = (keys[0], Probes::default());
+    cache.insert(&key, &mask, 1, [Witness::NOTHING; 2], 1);
+    cache.probe(&mut keys, &mask, &mut probes);
+    cache.get_each(&probes, (&keys[..], &[()][..]), 0..1, current, |value, ()| *value += 10);
+    assert_eq!(get(&mut cache, &key, &mask, current), Some(11));
+    cache.insert(&key, &mask, 1, [Witness::NOTHING; 2], 2);
+    assert_eq!(get(&mut cache, &key, &mask, current), Some(2));
+}
+
+#[test]
 fn a_run_of_hits_ends_at_the_first_miss() {
     let (mut cache, versions) = (FlowCache::<u64>::new(64, 1), Versions::new());
     let current = Current { generation: 1, versions: &versions };
