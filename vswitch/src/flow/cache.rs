@@ -11,8 +11,9 @@
 //! crowded are found by one look at one line. The others are found by their tags.
 //!
 //! **A batch** is looked up in steps, so that memory latencies overlap: [`FlowCache::probe`] masks and
-//! hashes all keys and asks for the lines of their homes. When in the last batch an eighth was away from
-//! home it asks for the tags first and then for the entries that those name. [`FlowCache::get`] is called
+//! hashes all keys and asks for the lines of their homes; [`FlowCache::foresee`] sees which are away, and asks
+//! for the tags and then for the entries that those name. When in the last batch an eighth was away from
+//! home, the tags come first for all. [`FlowCache::get`] is called
 //! frame by frame, in order, with inserts in between: it sees what frames before it in the same batch have
 //! learned and inserted, so that a batch has the verdicts of its frames one by one.
 //!
@@ -175,18 +176,38 @@ impl<V: Copy + Default> FlowCache<V> {
         }
     }
 
-    /// Fetches what the decisions of the last probe's first `count` keys will be held against, where that is to be
+    /// Fetches what the decisions for `keys`, as the last probe left them, will be held against, where that is to be
     /// compared again, and calls `each` with each decision, to fetch what it needs beyond. They may be other keys'
     /// decisions.
     #[inline]
-    pub fn foresee(&self, probes: &Probes, count: usize, versions: &Versions, mut each: impl FnMut(&V)) {
+    pub fn foresee(
+        &mut self,
+        probes: &mut Probes,
+        keys: &[FlowKey],
+        versions: &Versions,
+        mut each: impl FnMut(&V),
+    ) {
         let changes = versions.changes();
-        for probe in &probes.probes[..count] {
+        let (mut away, mut count) = ([0; BATCH], 0);
+        for (at, (probe, key)) in probes.probes.iter().zip(keys).enumerate() {
             let entry = &self.entries[probe.candidate as usize];
             if entry.confirmed != changes {
                 entry.slots.iter().for_each(|slot| versions.prefetch(*slot));
             }
             each(&entry.value);
+            // The words that every key has tell nearly always whose it is.
+            if entry.front[..2] != key.words()[..2] {
+                prefetch(&self.buckets[self.bucket(probe.hash)]);
+                away[count] = at as u8;
+                count += 1;
+            }
+        }
+        for at in &away[..count] {
+            let probe = &mut probes.probes[usize::from(*at)];
+            let bucket = self.bucket(probe.hash);
+            probe.candidate =
+                (bucket * WAYS + self.buckets[bucket].candidate(Bucket::tag(probe.hash))) as u32;
+            prefetch(&self.entries[probe.candidate as usize]);
         }
     }
 

@@ -140,7 +140,8 @@ impl Decider {
         if let Some(cache) = &mut self.cache {
             cache.probe(&mut self.keys[..keys], &mask, &mut self.probes);
             let (stamps, now_s) = (self.fdb.stamps(self.worker), self.now_s);
-            cache.foresee(&self.probes, keys, self.fdb.versions(), |cached| {
+            let keys = &self.keys[..keys];
+            cache.foresee(&mut self.probes, keys, self.fdb.versions(), |cached| {
                 if cached.seen_s != now_s {
                     stamps.prefetch(cached.location);
                 }

@@ -66,6 +66,38 @@ fn counters_tell_hits_misses_stale_and_evictions() {
 }
 
 #[test]
+fn flows_away_from_home_are_foreseen() {
+    let (mut cache, versions) = (FlowCache::<u64>::new(64, 1), Versions::new());
+    let current = Current { generation: 1, versions: &versions };
+    let mask = KeyMask::of(&Field::BRIDGE);
+    let mut keys: Vec<_> = (0..48).map(|dst| bridge_key(1, dst, 3)).collect();
+    for (key, value) in keys.iter().zip(0..) {
+        cache.insert(key, &mask, 1, [versions.witness(5), Witness::NOTHING], value);
+    }
+    let mut probes = Probes::default();
+    cache.probe(&mut keys, &mask, &mut probes);
+    let mut foreseen = 0;
+    cache.foresee(&mut probes, &keys, &versions, |_| foreseen += 1);
+    assert_eq!(foreseen, keys.len(), "each place is looked at once");
+    let (mut kept, mut found) = (0, 0);
+    for (at, key) in keys.iter().enumerate() {
+        let entry = &cache.entries[probes.probes[at].candidate as usize];
+        found += usize::from(entry.front[..2] == key.words()[..2]);
+        let got = cache.get(&probes, at, key, current).copied();
+        assert!(got.is_none_or(|got| got == at as u64), "{at}: {got:?}");
+        kept += usize::from(got.is_some());
+    }
+    // Tags of 14 bits: two alike in a bucket are a chance that this seed does not bring.
+    assert_eq!(found, kept);
+    assert!(keys.iter().any(|key| cache.home(cache.hash_first::<2>(key)) != place(&cache, key)));
+}
+
+/// Where a key is.
+fn place(cache: &FlowCache<u64>, key: &FlowKey) -> usize {
+    cache.search::<2>(cache.hash_first::<2>(key), key).unwrap_or(usize::MAX)
+}
+
+#[test]
 fn what_was_compared_once_stands_until_its_own_slots_change() {
     let (mut cache, versions) = (FlowCache::<u64>::new(64, 1), Versions::new());
     let current = Current { generation: 1, versions: &versions };
