@@ -36,14 +36,17 @@ const KEPT: f64 = 0.9;
 /// How often an attack may be made until the stream bears it: the machine may have had something else to do.
 const TRIES: usize = 3;
 
-/// Which rings an attack is made over.
-const SPLIT: &[Kind] = &[Kind::Split];
-const PACKED: &[Kind] = &[Kind::Packed];
-const BOTH: &[Kind] = &[Kind::Split, Kind::Packed];
+/// Which rings an attack is made over, and how often: a full run makes more of it.
+type Over = (&'static [Kind], u64);
+const SPLIT: Over = (&[Kind::Split], 1);
+const PACKED: Over = (&[Kind::Packed], 1);
+const BOTH: Over = (&[Kind::Split, Kind::Packed], 2);
+/// Both in a full run, for what has nothing to do with rings.
+const ANY: Over = (BOTH.0, 1);
 
-/// How often each attack is made: the kinds of ring in turn.
-fn rounds(kinds: &[Kind]) -> impl Iterator<Item = Kind> {
-    kinds.iter().copied().cycle().take(usize::try_from(scaled(2, 6)).expect("few"))
+/// The kind of ring, time after time.
+fn rounds((kinds, normal): Over) -> impl Iterator<Item = Kind> {
+    kinds.iter().copied().cycle().take(usize::try_from(scaled(normal, 6)).expect("few"))
 }
 
 /// By how much the memory of the daemon may differ afterwards: what an allocator keeps.
@@ -161,7 +164,7 @@ impl Scene {
         let stream = Stream::start(from, to);
         let scene = Self { stream, container, daemon, lab, configuration, _alone: alone };
         wait_until("the stream flows", SOON, || scene.stream.arrived(false) > 100);
-        BOTH.iter().for_each(|kind| scene.behave(*kind));
+        BOTH.0.iter().for_each(|kind| scene.behave(*kind));
         scene
     }
 
@@ -240,10 +243,10 @@ impl Scene {
 }
 
 /// An attack that takes the port down with a reason that begins with `word`.
-fn faults(word: &str, kinds: &[Kind], attack: impl Fn(&mut FrontEnd)) {
+fn faults(word: &str, over: Over, attack: impl Fn(&mut FrontEnd)) {
     with_scene(|scene| {
         scene.unharmed(|| {
-            for kind in rounds(kinds) {
+            for kind in rounds(over) {
                 let mut end = scene.decent(kind);
                 attack(&mut end);
                 scene.await_link("down", word);
@@ -255,10 +258,10 @@ fn faults(word: &str, kinds: &[Kind], attack: impl Fn(&mut FrontEnd)) {
 }
 
 /// An attack that the port bears.
-fn bears(kinds: &[Kind], attack: impl Fn(&mut FrontEnd)) {
+fn bears(over: Over, attack: impl Fn(&mut FrontEnd)) {
     with_scene(|scene| {
         scene.unharmed(|| {
-            for kind in rounds(kinds) {
+            for kind in rounds(over) {
                 let mut end = scene.decent(kind);
                 attack(&mut end);
                 end.settle().expect("the port is still served");
@@ -454,7 +457,7 @@ attacks! {
             end.kick(ring);
         }
     };
-    bears(BOTH) kicks_without_end |end| {
+    bears(ANY) kicks_without_end |end| {
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_millis(300) {
             end.kick(TRANSMIT);
@@ -492,7 +495,7 @@ attacks! {
         fallocate(&end.memory, holes, buffer_at(RECEIVE, 0), MEMORY - buffer_at(RECEIVE, 0)).expect("a hole");
         assert!(end.send(&frame(2, 1)));
     };
-    faults("bad-message", BOTH) memory_that_is_no_memory |end| {
+    faults("bad-message", ANY) memory_that_is_no_memory |end| {
         let disk = File::open("/sys/kernel/uevent_seqnum").expect("a file");
         end.share_memory(&[[GUEST, 4096, USER, 0]], &[disk.as_fd()]).expect("a message is sent");
     };
@@ -514,14 +517,14 @@ attacks! {
         assert!(end.send(&frame(2, 1)));
         wait_until("all frames are taken", SOON, || end.is_idle());
     };
-    faults("overflow", BOTH) a_region_of_more_than_4_tb
+    faults("overflow", ANY) a_region_of_more_than_4_tb
         |end| end.share_memory(&[[GUEST, 5 << 40, USER, 0]], &[sparse(5 << 40).as_fd()]).expect("a message is sent");
-    faults("overflow", BOTH) regions_of_more_than_4_tb_together |end| {
+    faults("overflow", ANY) regions_of_more_than_4_tb_together |end| {
         let (file, half) = (sparse(3 << 40), 3 << 40);
         let regions = [[GUEST, half, USER, 0], [GUEST + half, half, USER + half, 0]];
         end.share_memory(&regions, &[file.as_fd(), file.as_fd()]).expect("a message is sent");
     };
-    faults("overflow", BOTH) a_region_added_to_more_than_4_tb
+    faults("overflow", ANY) a_region_added_to_more_than_4_tb
         |end| add(end, [GUEST + (1 << 41), 4 << 40, USER + (1 << 41), 0], &[sparse(4 << 40).as_fd()]);
     // The message is waited for, but not for ever, and the memory that goes away meanwhile is noticed.
     faults("memory-truncated", BOTH) half_a_message_and_a_file_cut |end| {
@@ -615,46 +618,46 @@ const LAP: u16 = 1 << 15;
 // Messages: what cannot be, and what can but should not (CVE-2019-14818, CVE-2020-10722, CVE-2020-10723,
 // CVE-2020-10726, CVE-2021-3839, CVE-2026-5747, and rings that are moved under a worker).
 attacks! {
-    faults("bad-message", BOTH) a_request_that_there_is_not |end| say(end, 99, &[]);
-    faults("bad-message", BOTH) a_request_of_all_ones |end| say(end, u32::MAX, &[]);
-    faults("bad-message", BOTH) a_message_of_all_bytes |end| {
+    faults("bad-message", ANY) a_request_that_there_is_not |end| say(end, 99, &[]);
+    faults("bad-message", ANY) a_request_of_all_ones |end| say(end, u32::MAX, &[]);
+    faults("bad-message", ANY) a_message_of_all_bytes |end| {
         let _ = end.raw(&words(&[request::SET_OWNER, 1, u32::MAX]), &[]);
     };
-    faults("bad-message", BOTH) a_message_of_another_version |end| {
+    faults("bad-message", ANY) a_message_of_another_version |end| {
         let _ = end.raw(&words(&[request::SET_OWNER, 3, 0]), &[]);
     };
-    faults("bad-message", BOTH) a_message_that_is_an_answer |end| {
+    faults("bad-message", ANY) a_message_that_is_an_answer |end| {
         let _ = end.raw(&words(&[request::SET_OWNER, 5, 0]), &[]);
     };
-    faults("bad-message", BOTH) a_message_that_is_too_short |end| say(end, request::SET_VRING_NUM, &words(&[1]));
-    faults("bad-message", BOTH) a_message_that_is_too_long |end| say(end, request::SET_VRING_NUM, &words(&[1, 2, 3]));
-    faults("bad-message", BOTH) features_that_were_not_offered
+    faults("bad-message", ANY) a_message_that_is_too_short |end| say(end, request::SET_VRING_NUM, &words(&[1]));
+    faults("bad-message", ANY) a_message_that_is_too_long |end| say(end, request::SET_VRING_NUM, &words(&[1, 2, 3]));
+    faults("bad-message", ANY) features_that_were_not_offered
         |end| say(end, request::SET_FEATURES, &longs(&[FEATURES | 1 << 60]));
-    faults("bad-message", BOTH) regions_that_overlap
+    faults("bad-message", ANY) regions_that_overlap
         |end| share(end, &[[GUEST, 8192, USER, 0], [GUEST + 4096, 4096, USER + (1 << 30), 0]]);
-    faults("bad-message", BOTH) a_region_beyond_its_file |end| share(end, &[[GUEST, MEMORY, USER, 4096]]);
-    faults("bad-message", BOTH) a_region_whose_place_in_the_file_overflows
+    faults("bad-message", ANY) a_region_beyond_its_file |end| share(end, &[[GUEST, MEMORY, USER, 4096]]);
+    faults("bad-message", ANY) a_region_whose_place_in_the_file_overflows
         |end| share(end, &[[GUEST, MEMORY, USER, u64::MAX - 4095]]);
-    faults("bad-message", BOTH) a_region_at_the_end_of_all_addresses
+    faults("bad-message", ANY) a_region_at_the_end_of_all_addresses
         |end| share(end, &[[u64::MAX - 4095, 8192, USER, 0]]);
-    faults("bad-message", BOTH) a_region_of_nothing |end| share(end, &[[GUEST, 0, USER, 0]]);
-    faults("bad-message", BOTH) regions_without_files
+    faults("bad-message", ANY) a_region_of_nothing |end| share(end, &[[GUEST, 0, USER, 0]]);
+    faults("bad-message", ANY) regions_without_files
         |end| drop(end.share_memory(&[[GUEST, 4096, USER, 0], [GUEST + 4096, 4096, USER, 0]], &[end.memory.as_fd()]));
-    faults("bad-message", BOTH) more_regions_than_a_message_says |end| {
+    faults("bad-message", ANY) more_regions_than_a_message_says |end| {
         let payload = [words(&[u32::MAX, 0]), longs(&[GUEST, 4096, USER, 0])].concat();
         let _ = end.say(request::SET_MEM_TABLE, &payload, &[end.memory.as_fd()]);
     };
-    faults("bad-message", BOTH) a_table_of_no_regions |end| share(end, &[]);
-    faults("bad-message", BOTH) a_call_descriptor_that_is_a_file |end| {
+    faults("bad-message", ANY) a_table_of_no_regions |end| share(end, &[]);
+    faults("bad-message", ANY) a_call_descriptor_that_is_a_file |end| {
         let _ = end.say(request::SET_VRING_CALL, &longs(&[0]), &[end.memory.as_fd()]);
     };
-    faults("bad-message", BOTH) a_kick_descriptor_that_is_a_pipe |end| {
+    faults("bad-message", ANY) a_kick_descriptor_that_is_a_pipe |end| {
         let (reader, _writer) = std::io::pipe().expect("a pipe");
         let _ = end.say(request::SET_VRING_KICK, &longs(&[1]), &[reader.as_fd()]);
     };
     faults("bad-ring", BOTH) a_ring_of_no_entries |end| say(end, request::SET_VRING_NUM, &words(&[1, 0]));
     faults("bad-ring", SPLIT) a_ring_of_three_entries |end| say(end, request::SET_VRING_NUM, &words(&[1, 3]));
-    faults("overflow", BOTH) a_ring_of_more_entries_than_there_can_be
+    faults("overflow", ANY) a_ring_of_more_entries_than_there_can_be
         |end| say(end, request::SET_VRING_NUM, &words(&[1, 65_535]));
     faults("bad-ring", BOTH) descriptors_outside_of_the_memory
         |end| drop(end.place(TRANSMIT, [USER + MEMORY - 16, USER, USER]));
@@ -672,7 +675,7 @@ attacks! {
         let [descriptors, used, available] = [at(RECEIVE), used_at(RECEIVE), available_at(RECEIVE)];
         let _ = end.place(TRANSMIT, [descriptors, used, available].map(|offset| USER + offset));
     };
-    bears(BOTH) descriptors_given_again_and_again |end| {
+    bears(ANY) descriptors_given_again_and_again |end| {
         for _ in 0..1000 {
             let descriptor = eventfd(0, EventfdFlags::NONBLOCK).expect("a descriptor");
             for request in [request::SET_VRING_CALL, request::SET_VRING_KICK, request::SET_VRING_ERR] {
@@ -695,25 +698,25 @@ attacks! {
 // Memory that comes and goes piece by piece, the log of a migration (CVE-2019-14835), and what the switch has a front
 // end keep for it: all agreed on before.
 attacks! {
-    faults("bad-message", BOTH) an_added_region_that_overlaps
+    faults("bad-message", ANY) an_added_region_that_overlaps
         |end| add(end, [GUEST + MEMORY - 4096, 8192, USER + (1 << 40), 0], &[end.memory.as_fd()]);
-    faults("bad-message", BOTH) an_added_region_of_nothing
+    faults("bad-message", ANY) an_added_region_of_nothing
         |end| add(end, [GUEST + (1 << 40), 0, USER + (1 << 40), 0], &[end.memory.as_fd()]);
-    faults("bad-message", BOTH) an_added_region_at_the_end_of_all_addresses
+    faults("bad-message", ANY) an_added_region_at_the_end_of_all_addresses
         |end| add(end, [u64::MAX - 4095, 8192, USER + (1 << 40), 0], &[end.memory.as_fd()]);
-    faults("bad-message", BOTH) an_added_region_beyond_its_file
+    faults("bad-message", ANY) an_added_region_beyond_its_file
         |end| add(end, [GUEST + (1 << 40), 8192, USER + (1 << 40), MEMORY - 4096], &[end.memory.as_fd()]);
-    faults("bad-message", BOTH) an_added_region_without_a_file |end| add(end, beside(0), &[]);
-    faults("bad-message", BOTH) an_added_region_with_two_files |end| add(end, beside(0), &[end.memory.as_fd(); 2]);
-    faults("overflow", BOTH) regions_added_without_end
+    faults("bad-message", ANY) an_added_region_without_a_file |end| add(end, beside(0), &[]);
+    faults("bad-message", ANY) an_added_region_with_two_files |end| add(end, beside(0), &[end.memory.as_fd(); 2]);
+    faults("overflow", ANY) regions_added_without_end
         |end| (0..32).for_each(|number| add(end, beside(number), &[end.memory.as_fd()]));
-    bears(BOTH) regions_added_and_removed_again_and_again |end| {
+    bears(ANY) regions_added_and_removed_again_and_again |end| {
         for number in 0..300 {
             add(end, beside(number), &[end.memory.as_fd()]);
             remove(end, beside(number));
         }
     };
-    faults("bad-message", BOTH) a_region_removed_that_there_is_not |end| remove(end, beside(0));
+    faults("bad-message", ANY) a_region_removed_that_there_is_not |end| remove(end, beside(0));
     faults("bad-ring", BOTH) the_region_of_the_rings_removed |end| remove(end, [GUEST, MEMORY, USER, 0]);
     bears(BOTH) the_region_of_the_rings_removed_and_added_again |end| {
         let region = [GUEST, MEMORY, USER, 0];
@@ -725,15 +728,15 @@ attacks! {
         wait_until("all frames are taken", SOON, || end.is_idle());
     };
 
-    faults("bad-message", BOTH) a_log_whose_size_overflows
+    faults("bad-message", ANY) a_log_whose_size_overflows
         |end| log(end, u64::MAX - 100, 4096, &[end.memory.as_fd()]);
-    faults("bad-message", BOTH) a_log_of_nothing |end| log(end, 0, 0, &[end.memory.as_fd()]);
-    faults("bad-message", BOTH) a_log_beyond_its_file |end| log(end, 4096, MEMORY, &[end.memory.as_fd()]);
-    faults("bad-message", BOTH) a_log_without_a_file |end| log(end, 4096, 0, &[]);
-    faults("bad-message", BOTH) a_log_that_is_no_file |end| log(end, 4096, 0, &[end.kicks[0].as_fd()]);
-    faults("bad-message", BOTH) a_log_that_is_no_memory
+    faults("bad-message", ANY) a_log_of_nothing |end| log(end, 0, 0, &[end.memory.as_fd()]);
+    faults("bad-message", ANY) a_log_beyond_its_file |end| log(end, 4096, MEMORY, &[end.memory.as_fd()]);
+    faults("bad-message", ANY) a_log_without_a_file |end| log(end, 4096, 0, &[]);
+    faults("bad-message", ANY) a_log_that_is_no_file |end| log(end, 4096, 0, &[end.kicks[0].as_fd()]);
+    faults("bad-message", ANY) a_log_that_is_no_memory
         |end| log(end, 4096, 0, &[File::open("/sys/kernel/uevent_seqnum").expect("a file").as_fd()]);
-    faults("overflow", BOTH) a_log_of_more_than_4_tb |end| log(end, 5 << 40, 0, &[sparse(5 << 40).as_fd()]);
+    faults("overflow", ANY) a_log_of_more_than_4_tb |end| log(end, 5 << 40, 0, &[sparse(5 << 40).as_fd()]);
     // It has bits for the rings, and none for the buffers.
     bears(BOTH) a_log_that_is_too_short |end| {
         let (file, bytes) = (sparse(2 * LOG), (GUEST + (1 << 20)) / 4096 / 8);
@@ -768,29 +771,29 @@ attacks! {
         await_frames(end);
     };
 
-    faults("overflow", BOTH) buffers_under_way_of_rings_that_there_are_not
+    faults("overflow", ANY) buffers_under_way_of_rings_that_there_are_not
         |end| under_way(end, &shape(MEMORY, 0, 0xffff, 8), &[end.memory.as_fd()]);
-    faults("overflow", BOTH) buffers_under_way_of_rings_without_end
+    faults("overflow", ANY) buffers_under_way_of_rings_without_end
         |end| under_way(end, &shape(MEMORY, 0, 2, 0xffff), &[end.memory.as_fd()]);
-    faults("bad-message", BOTH) buffers_under_way_of_no_rings
+    faults("bad-message", ANY) buffers_under_way_of_no_rings
         |end| under_way(end, &shape(MEMORY, 0, 0, 0), &[end.memory.as_fd()]);
-    faults("bad-message", BOTH) an_inflight_region_that_is_too_short
+    faults("bad-message", ANY) an_inflight_region_that_is_too_short
         |end| under_way(end, &shape(2 * RECORD - 1, 0, 2, SIZE), &[end.memory.as_fd()]);
-    faults("bad-message", BOTH) an_inflight_region_beyond_its_file
+    faults("bad-message", ANY) an_inflight_region_beyond_its_file
         |end| under_way(end, &shape(u64::MAX, MEMORY - 4096, 2, SIZE), &[end.memory.as_fd()]);
-    faults("bad-message", BOTH) an_inflight_region_whose_place_overflows
+    faults("bad-message", ANY) an_inflight_region_whose_place_overflows
         |end| under_way(end, &shape(2 * RECORD, u64::MAX - 100, 2, SIZE), &[end.memory.as_fd()]);
-    faults("bad-message", BOTH) an_inflight_region_that_is_no_file
+    faults("bad-message", ANY) an_inflight_region_that_is_no_file
         |end| under_way(end, &shape(2 * RECORD, 0, 2, SIZE), &[end.kicks[0].as_fd()]);
-    faults("bad-message", BOTH) an_inflight_region_without_a_file
+    faults("bad-message", ANY) an_inflight_region_without_a_file
         |end| under_way(end, &shape(2 * RECORD, 0, 2, SIZE), &[]);
-    faults("bad-message", BOTH) an_inflight_region_with_two_files
+    faults("bad-message", ANY) an_inflight_region_with_two_files
         |end| under_way(end, &shape(2 * RECORD, 0, 2, SIZE), &[end.memory.as_fd(); 2]);
-    faults("overflow", BOTH) an_inflight_region_wanted_of_rings_without_end
+    faults("overflow", ANY) an_inflight_region_wanted_of_rings_without_end
         |end| say(end, request::GET_INFLIGHT_FD, &shape(0, 0, 2, 0xffff));
-    faults("bad-message", BOTH) an_inflight_region_wanted_of_no_rings
+    faults("bad-message", ANY) an_inflight_region_wanted_of_no_rings
         |end| say(end, request::GET_INFLIGHT_FD, &shape(0, 0, 0, SIZE));
-    bears(BOTH) inflight_regions_wanted_again_and_again |end| {
+    bears(ANY) inflight_regions_wanted_again_and_again |end| {
         for _ in 0..300 {
             say(end, request::GET_INFLIGHT_FD, &shape(0, 0, 2, SIZE));
             end.settle().expect("the port is still served");
@@ -914,11 +917,13 @@ fn a_file_cut_again_and_again() {
     with_scene(|scene| {
         scene.unharmed(|| {
             for round in 0..scaled(100, 1000) {
-                let kind = BOTH[usize::from(round % 2 != 0)];
+                let kind = BOTH.0[usize::from(round % 2 != 0)];
                 let mut end = scene.decent(kind);
                 for _ in 0..round % 50 {
                     let _ = end.send(&frame(2, 1));
                 }
+                // With buffers left the switch goes on writing into them.
+                while end.receive().is_some() {}
                 cut(&end, [0, 4096, buffer_at(RECEIVE, 0)][(round / 2 % 3) as usize]);
                 end.await_end().expect("the switch hangs up");
                 scene.await_link("down", "memory-truncated");
@@ -927,7 +932,7 @@ fn a_file_cut_again_and_again() {
                 drop(FrontEnd::connect(&scene.socket(), kind));
                 scene.await_link("down", "disconnected");
             }
-            BOTH.iter().for_each(|kind| scene.behave(*kind));
+            BOTH.0.iter().for_each(|kind| scene.behave(*kind));
         });
     });
 }
