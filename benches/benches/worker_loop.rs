@@ -44,7 +44,7 @@ fn loops(c: &mut Criterion) {
 fn pipeline(c: &mut Criterion) {
     let port = || PortView {
         name: "port".into(),
-        bridge: 0,
+        place: Place::Bridge(0),
         vlans: PortVlans::new(&control::schema::VlanMode::Transparent),
         isolated: false,
         hairpin: false,

@@ -436,6 +436,27 @@ impl Batch<'_> {
         true
     }
 
+    /// Cuts frame `i` to `len` bytes, if it has more.
+    #[inline]
+    pub fn truncate(&mut self, i: usize, len: usize) {
+        if len < self.frame_len(i) {
+            self.cut(i, len as u32);
+        }
+    }
+
+    #[cold]
+    fn cut(&mut self, i: usize, len: u32) {
+        let frame = &mut self.frames[i];
+        frame.head_len = frame.head_len.min(len);
+        frame.rest = len - frame.head_len;
+        let (first, mut left) = (frame.first_segment as usize, frame.rest);
+        for segment in &mut self.segments[first..first + frame.segments as usize] {
+            // What is left of a chain behind the cut stays in it, empty, and goes home with it.
+            segment.len = segment.len.min(left);
+            left -= segment.len;
+        }
+    }
+
     /// Copies `dst.len()` bytes of frame `i` from position `from` on; false if it has fewer.
     #[inline]
     pub fn read(&self, i: usize, from: usize, dst: &mut [u8]) -> bool {

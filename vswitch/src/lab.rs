@@ -14,7 +14,7 @@ use pmd::mem::{End, Settings, open};
 use pmd::{Arena, HugePages, Offload, Port};
 
 use crate::pipeline;
-use crate::snapshot::{BridgeView, PortView, PortVlans, Snapshot};
+use crate::snapshot::{BridgeView, Place, PortView, PortVlans, Snapshot};
 use crate::switch::tracing::{Trace, trace};
 use crate::tables::fdb::{Fdb, Size};
 use crate::telemetry::counters::{PortTotals, WorkerCounters};
@@ -117,7 +117,7 @@ impl Lab {
         self.edit(|snapshot| {
             snapshot.ports.push(Some(PortView {
                 name: format!("port{index}").into(),
-                bridge: design.bridge,
+                place: Place::Bridge(design.bridge),
                 vlans: PortVlans::new(&design.vlan),
                 isolated: design.isolated,
                 hairpin: design.hairpin,
@@ -158,7 +158,7 @@ impl Lab {
         for (index, bridge) in (0..).zip(&mut self.snapshot.bridges) {
             let ports = (0..).zip(&self.snapshot.ports);
             let members = ports.filter(|(_, view)| {
-                view.as_ref().is_some_and(|view: &PortView| view.up && view.bridge == index)
+                view.as_ref().is_some_and(|view: &PortView| view.up && view.place == Place::Bridge(index))
             });
             if let Some(bridge) = bridge {
                 bridge.members = members.map(|(port, _)| port).collect();

@@ -8,6 +8,7 @@ use control::schema::{VlanId, VlanMode, VlanSet};
 use pmd::Features;
 
 use crate::flow::key::KeyMask;
+use crate::overlay::Overlays;
 
 /// The configuration of all ports and bridges.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +19,8 @@ pub struct Snapshot {
     pub ports: Vec<Option<PortView>>,
     /// By bridge index.
     pub bridges: Vec<Option<BridgeView>>,
+    /// What leads to other hosts.
+    pub overlays: Overlays,
 }
 
 impl Snapshot {
@@ -27,9 +30,12 @@ impl Snapshot {
         self.ports.get(port as usize)?.as_ref()
     }
 
-    /// The port's name, for people.
+    /// The name of a port or of a remote, for people.
     pub fn port_name(&self, port: u16) -> &str {
-        self.port(port).map_or("(gone)", |view| &view.name)
+        match self.overlays.remote(port) {
+            Some(remote) => &remote.name,
+            None => self.port(port).map_or("(gone)", |view| &view.name),
+        }
     }
 
     /// The bridge of this index, if it is there.
@@ -39,13 +45,35 @@ impl Snapshot {
     }
 }
 
+/// What a port is part of, by index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A bridge.
+    Bridge(u16),
+    /// An underlay: its frames are not bridged, but may have frames for a bridge inside.
+    Underlay(u16),
+    /// Nothing: what comes in ends here.
+    Nowhere,
+}
+
+impl Place {
+    /// The bridge, if it is one.
+    #[inline]
+    pub fn bridge(self) -> Option<u16> {
+        match self {
+            Place::Bridge(bridge) => Some(bridge),
+            Place::Underlay(_) | Place::Nowhere => None,
+        }
+    }
+}
+
 /// A port as workers see it.
 #[derive(Clone, Debug)]
 pub struct PortView {
     /// Its name, for `trace`.
     pub name: Box<str>,
-    /// The bridge that it is in.
-    pub bridge: u16,
+    /// What it is part of.
+    pub place: Place,
     /// What it does with tags.
     pub vlans: PortVlans,
     /// Exchanges nothing with other isolated ports.
@@ -73,12 +101,46 @@ pub struct BridgeView {
     pub flood_broadcast: bool,
     /// Flood multicast.
     pub flood_multicast: bool,
+    /// The overlays that stretch it over other hosts.
+    pub stretch: Stretch,
+}
+
+/// Which overlays a bridge has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Stretch {
+    /// None: it ends with this host.
+    #[default]
+    None,
+    /// One, which carries its frames as they are, tags and all.
+    Whole(u16),
+    /// One for each of some VLANs, in the order of these; their frames travel without a tag.
+    Vlans(Box<[(u16, u16)]>),
+}
+
+impl Stretch {
+    /// The overlay that carries a VLAN.
+    #[inline]
+    pub fn overlay(&self, vlan: u16) -> Option<u16> {
+        match self {
+            Stretch::None => None,
+            Stretch::Whole(overlay) => Some(*overlay),
+            Stretch::Vlans(map) => {
+                map.binary_search_by_key(&vlan, |(vlan, _)| *vlan).ok().map(|at| map[at].1)
+            }
+        }
+    }
 }
 
 /// No members, and floods everything.
 impl Default for BridgeView {
     fn default() -> Self {
-        BridgeView { members: Vec::new(), flood_unknown: true, flood_broadcast: true, flood_multicast: true }
+        BridgeView {
+            members: Vec::new(),
+            flood_unknown: true,
+            flood_broadcast: true,
+            flood_multicast: true,
+            stretch: Stretch::None,
+        }
     }
 }
 

@@ -22,6 +22,13 @@ pub enum Action {
     Tag(TagChange),
     /// Send it out by this port.
     Output(u16),
+    /// Send it to a remote.
+    Tunnel {
+        /// The remote.
+        remote: u16,
+        /// The overlay that it belongs to.
+        overlay: u16,
+    },
     /// Send it out by every other port of the in port's bridge that may have frames of this VLAN.
     Flood(u16),
 }

@@ -11,8 +11,8 @@
 //! | --- | --- |
 //! | 0 | destination MAC (48), in-port (16) |
 //! | 1 | source MAC (48), outer VLAN ID (12), outer tag type (2), inner tag type (2) |
-//! | 2 | ethertype (16), inner TCI (16), outer priority and DEI (4), ARP operation (16), TOS (8), fragment (2), hidden transport (1), spare (1) |
-//! | 3 | source port (16), destination port (16), TCP flags (8), ICMP type (8), ICMP code (8), IP protocol (8) |
+//! | 2 | ethertype (16), inner TCI (16), outer priority and DEI (4), overlay (16), TOS (8), fragment (2), hidden transport (1), spare (1) |
+//! | 3 | source port (16), destination port (16), TCP flags (8), ICMP type (8), ICMP code (8), IP protocol or ARP operation (8) |
 //! | 4, 5 | source address of IP or ARP |
 //! | 6, 7 | destination address of IP or ARP |
 //!
@@ -84,11 +84,16 @@ impl FlowKey {
         self.words[2] = source_and_type << 48;
     }
 
+    /// Says which overlay the frame came by; after [`set_link`](FlowKey::set_link) or its short form.
+    #[inline]
+    pub fn set_overlay(&mut self, overlay: u16) {
+        self.words[2] |= u64::from(overlay) << 12;
+    }
+
     #[inline]
     fn set_network(&mut self, headers: &Headers) {
         let hidden = headers.transport == Transport::Hidden;
-        self.words[2] |= u64::from(headers.arp_operation) << 12
-            | u64::from(headers.tos) << 4
+        self.words[2] |= u64::from(headers.tos) << 4
             | (headers.fragment as u64) << 2
             | u64::from(hidden) << 1;
         self.words[3] = u64::from(headers.src_port) << 48
@@ -96,7 +101,8 @@ impl FlowKey {
             | u64::from(headers.tcp_flags) << 24
             | u64::from(headers.icmp_type) << 16
             | u64::from(headers.icmp_code) << 8
-            | u64::from(headers.protocol);
+            | u64::from(headers.protocol)
+            | u64::from(headers.arp_operation.min(0xff)); // one of the two is 0
         (self.words[4], self.words[5]) = halves(headers.src_ip);
         (self.words[6], self.words[7]) = halves(headers.dst_ip);
     }
@@ -117,6 +123,12 @@ impl FlowKey {
     #[inline]
     pub fn in_port(&self) -> u16 {
         self.words[0] as u16
+    }
+
+    /// The overlay that the frame came by.
+    #[inline]
+    pub fn overlay(&self) -> u16 {
+        (self.words[2] >> 12) as u16
     }
 
     /// One field, right-aligned.

@@ -7,10 +7,11 @@
 use pmd::segment::{SegmentError, Train};
 use pmd::{Batch, Checksum, Part, Prefixes, TxItem};
 
-use super::egress;
+use super::{Origin, egress, encapsulate};
 use crate::flow::action::{Action, TagChange};
 use crate::flow::headers::parse_link;
 use crate::flow::numbers::ethertype;
+use crate::overlay::Ingress;
 use crate::snapshot::{PortView, Snapshot};
 use crate::telemetry::drops::DropReason;
 
@@ -31,6 +32,12 @@ pub trait Sink {
     /// Counts frames made at `port`.
     fn made(&mut self, port: u16, frames: u32);
 
+    /// Counts what happens to a remote's frames, beside what is counted at ports.
+    fn remote(&mut self, remote: u16, event: RemoteEvent);
+
+    /// Whether the switch may write a frame of its own to `port` now: so that nobody can make it flood somebody.
+    fn may_write(&mut self, port: u16) -> bool;
+
     /// The memory for new headers, with room for at least `len` more bytes; sends what is pending if need
     /// be. `None` if it can never hold as many.
     fn prefixes(&mut self, batch: &mut Batch<'_>, len: usize) -> Option<&mut Prefixes>;
@@ -39,16 +46,25 @@ pub trait Sink {
     fn written(&self) -> &Prefixes;
 }
 
+/// What happens to a remote's frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoteEvent {
+    /// A frame of so many bytes, header included, is on its way to it.
+    Sent(u32),
+    /// A frame to or from it was dropped.
+    Dropped(DropReason),
+}
+
 /// Bytes that are looked at to find a header's end: a prefix, and what a head holds at least.
 const WINDOW: usize = 256;
 
-/// Carries out `actions` on frame `i`, which came in by `in_port`.
+/// Carries out `actions` on frame `i`, which came in by `ingress`.
 #[inline(never)]
 pub fn execute<S: Sink>(
     snapshot: &Snapshot,
     batch: &mut Batch<'_>,
     i: usize,
-    in_port: u16,
+    ingress: Ingress,
     actions: &[Action],
     sink: &mut S,
 ) {
@@ -57,12 +73,30 @@ pub fn execute<S: Sink>(
             Action::Output(port) => output(snapshot, batch, port, TxItem::whole(batch, i, true), sink),
             Action::Tag(change) => {
                 if !retag(batch, i, change) {
-                    return sink.drop(in_port, DropReason::NoHeadroom);
+                    return discard(ingress, DropReason::NoHeadroom, sink);
                 }
             }
-            Action::Drop(reason) => return sink.drop(in_port, reason),
-            Action::Flood(vlan) => flood(snapshot, batch, i, in_port, vlan, sink),
+            Action::Drop(reason) => return discard(ingress, reason, sink),
+            Action::Tunnel { remote, overlay } => {
+                encapsulate::whole(snapshot, batch, i, ingress, (remote, overlay), sink);
+            }
+            Action::Flood(vlan) => flood(snapshot, batch, i, ingress, vlan, sink),
         }
+    }
+}
+
+/// Sends a frame that nothing is decided about by one port.
+#[inline(never)]
+pub fn pass<S: Sink>(snapshot: &Snapshot, batch: &mut Batch<'_>, i: usize, port: u16, sink: &mut S) {
+    output(snapshot, batch, port, TxItem::whole(batch, i, true), sink);
+}
+
+/// Drops a frame where it came in.
+#[cold]
+fn discard<S: Sink>(ingress: Ingress, reason: DropReason, sink: &mut S) {
+    sink.drop(ingress.rx, reason);
+    if ingress.is_remote() {
+        sink.remote(ingress.port, RemoteEvent::Dropped(reason));
     }
 }
 
@@ -92,7 +126,7 @@ fn retag(batch: &mut Batch<'_>, i: usize, change: TagChange) -> bool {
 
 /// Sends one frame by one port, or drops it there, having made it fit.
 #[inline(never)]
-fn output<S: Sink>(snapshot: &Snapshot, batch: &mut Batch<'_>, port: u16, item: TxItem, sink: &mut S) {
+pub(super) fn output<S: Sink>(snapshot: &Snapshot, batch: &mut Batch<'_>, port: u16, item: TxItem, sink: &mut S) {
     let Some(view) = snapshot.port(port) else { return sink.drop(port, DropReason::PortGone) };
     let part = sink.written().part(batch, item);
     // Short, complete or understood by the port: that is nearly every frame.
@@ -158,32 +192,33 @@ fn outgoing_head<'w>(
     &window[..len + rest.len()]
 }
 
-/// Sends a copy by every port of the bridge that may have one. The frame is sent as it lies wherever its
-/// tag stays as it is; elsewhere with a private Ethernet header in front.
+/// Sends a copy by every port of the bridge that may have one, and, of a frame of this host, to every remote of the
+/// VLAN's overlay. The frame is sent as it lies wherever its tag stays as it is; elsewhere with a private Ethernet
+/// header in front.
 #[inline(never)]
 fn flood<S: Sink>(
     snapshot: &Snapshot,
     batch: &mut Batch<'_>,
     i: usize,
-    in_port: u16,
+    ingress: Ingress,
     vlan: u16,
     sink: &mut S,
 ) {
-    let (Some(from), Ok(link)) = (snapshot.port(in_port), parse_link(batch.head(i))) else {
-        return sink.drop(in_port, DropReason::PortGone);
+    let (Some((from, index)), Ok(link)) = (Origin::of(snapshot, ingress), parse_link(batch.head(i))) else {
+        return discard(ingress, DropReason::PortGone, sink);
     };
-    let Some(bridge) = snapshot.bridge(from.bridge) else {
-        return sink.drop(in_port, DropReason::PortGone);
+    let Some(bridge) = snapshot.bridge(index) else {
+        return discard(ingress, DropReason::PortGone, sink);
     };
     let mut copies = 0u32;
     for &member in &bridge.members {
         let Some(to) = snapshot.port(member) else { continue };
-        if egress::allowed(from, to, member == in_port, vlan).is_err() {
+        if egress::allowed(from, index, to, member == ingress.port, vlan).is_err() {
             continue;
         }
         copies += 1;
         if copies > 1 {
-            sink.made(in_port, 1);
+            sink.made(ingress.rx, 1);
         }
         match egress::tag_change(&link, to, vlan) {
             None => output(snapshot, batch, member, TxItem::whole(batch, i, false), sink),
@@ -193,36 +228,74 @@ fn flood<S: Sink>(
             },
         }
     }
+    // Head-end replication; what came from a remote goes to no other (split horizon).
+    if matches!(from, Origin::Port(_))
+        && let Some(number) = bridge.stretch.overlay(vlan)
+        && let Some(overlay) = snapshot.overlays.overlay(number)
+    {
+        let change = egress::overlay_tag_change(&link, overlay, vlan);
+        for &remote in overlay.flood.iter() {
+            copies += 1;
+            if copies > 1 {
+                sink.made(ingress.rx, 1);
+            }
+            encapsulate::copy(snapshot, batch, i, ingress, (remote, number), change, sink);
+        }
+    }
     if copies == 0 {
-        sink.drop(in_port, DropReason::NoDestination);
+        discard(ingress, DropReason::NoDestination, sink);
     }
 }
 
-/// A copy with another tag: the two addresses and the new tag as a prefix, then the frame from behind its
-/// own tag on.
-fn retagged<S: Sink>(batch: &mut Batch<'_>, i: usize, change: TagChange, sink: &mut S) -> Option<TxItem> {
+/// The bytes that a frame begins with after its tag has changed.
+pub(super) struct NewTag {
+    bytes: [u8; 16],
+    len: u8,
+    /// Where what follows them begins in the frame as it is.
+    pub(super) from: u32,
+}
+
+impl NewTag {
+    /// The two addresses and the new tag, if there is one.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len.into()]
+    }
+
+    /// How much longer the frame becomes.
+    pub(super) fn growth(&self) -> i32 {
+        i32::from(self.len) - self.from as i32
+    }
+}
+
+/// Changes the tag of a copy.
+pub(super) fn new_tag(head: &[u8], change: TagChange) -> Option<NewTag> {
     let mut header = [0; 16];
-    let head = batch.head(i);
     header[..12].copy_from_slice(head.get(..12)?);
     let priority = if matches!(change, TagChange::Set(_)) {
         u16::from_be_bytes([*head.get(14)?, *head.get(15)?]) & 0xf000
     } else {
         0
     };
-    let (len, from, shift) = match change {
-        TagChange::Push(_) => (16, 12, 4),
-        TagChange::Set(_) => (16, 16, 0),
-        TagChange::Strip => (12, 16, -4),
+    let (len, from) = match change {
+        TagChange::Push(_) => (16, 12),
+        TagChange::Set(_) => (16, 16),
+        TagChange::Strip => (12, 16),
     };
     if let TagChange::Push(vlan) | TagChange::Set(vlan) = change {
         header[12..14].copy_from_slice(&ethertype::VLAN.to_be_bytes());
         header[14..16].copy_from_slice(&(priority | vlan).to_be_bytes());
     }
-    let total = batch.frame_len(i) as u32;
-    let offload = batch.offload(i).shifted(shift)?.into();
-    let prefixes = sink.prefixes(batch, len)?;
-    let prefix = prefixes.push(&header[..len])?;
-    prefixes.add(i as u16, Part { prefix, from, len: total.checked_sub(from)?, offload })
+    Some(NewTag { bytes: header, len, from })
+}
+
+/// A copy with another tag: a private Ethernet header, then the frame from behind its own tag on.
+fn retagged<S: Sink>(batch: &mut Batch<'_>, i: usize, change: TagChange, sink: &mut S) -> Option<TxItem> {
+    let tag = new_tag(batch.head(i), change)?;
+    let len = (batch.frame_len(i) as u32).checked_sub(tag.from)?;
+    let offload = batch.offload(i).shifted(tag.growth())?.into();
+    let prefixes = sink.prefixes(batch, tag.bytes().len())?;
+    let prefix = prefixes.push(tag.bytes())?;
+    prefixes.add(i as u16, Part { prefix, from: tag.from, len, offload })
 }
 
 /// Whether a received frame's metadata can be true: positions inside the frame, a train only with a

@@ -25,7 +25,7 @@ pub fn lookup<O: Observer>(
         };
         (if flood { Ok(Destination::Flood) } else { Err(reason) }, Witness::NOTHING)
     } else {
-        let lookup = fdb.lookup(MacKey { bridge: context.port.bridge, vlan, mac });
+        let lookup = fdb.lookup(MacKey { bridge: context.bridge_index, vlan, mac });
         // A station that talks to itself: a described frame has not been learned, but counts as if it were.
         let is_source =
             mac == context.link.src && matches!(source.outcome, Learned::New | Learned::Moved { .. });

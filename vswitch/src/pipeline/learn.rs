@@ -1,6 +1,6 @@
 //! Stage `learn`: the source address is behind the in port from now on.
 
-use super::{Context, Learning, Observer};
+use super::{Context, Learning, Observer, Origin};
 use crate::tables::fdb::{Fdb, Learned, Location, MacKey};
 use crate::tables::versions::Witness;
 
@@ -23,7 +23,11 @@ pub fn learn<O: Observer>(
     learning: Learning,
     observer: &mut O,
 ) -> Source {
-    let key = MacKey { bridge: context.port.bridge, vlan, mac: context.link.src };
+    let key = MacKey { bridge: context.bridge_index, vlan, mac: context.link.src };
+    if matches!(context.origin, Origin::Remote(remote, _) if !remote.learning) {
+        observer.stage("learn", || "the tunnel".into(), || "does not learn".into());
+        return Source { location: None, witness: Witness::NOTHING, outcome: Learned::Known };
+    }
     let source = match learning {
         Learning::On { worker, now_s } => {
             let learn = fdb.learn(key, context.in_port, worker, now_s);

@@ -6,21 +6,27 @@
 //! What the stages may read of a frame is what [`mask`] says; a cached decision is good for all frames that
 //! agree on those bits, as long as its witnesses hold.
 //!
+//! A frame that came inside a tunnel begins here without the tunnel's headers: who sent it stands in the place of its
+//! in port.
+//!
 //! Order: `vlan` (which VLAN does the frame belong to) -> `address` (may these addresses be bridged) ->
 //! `learn` (who sends) -> `forward` (who receives) -> `egress` (may this port send it, with which tag).
-//! Places are kept before `learn` for port security and decapsulation, and before `egress` for policy and
-//! routing.
+//! Places are kept before `learn` for port security, and before `egress` for policy and routing.
 
 pub mod address;
+pub mod decapsulate;
 pub mod egress;
+mod encapsulate;
 pub mod execute;
 pub mod forward;
 pub mod learn;
+mod too_big;
 pub mod vlan;
 
 use crate::flow::action::{Action, Actions, TagChange};
 use crate::flow::headers::Link;
 use crate::flow::key::{Field, KeyMask};
+use crate::overlay::{Ingress, OverlayView, RemoteView};
 use crate::snapshot::{BridgeView, PortView, Snapshot};
 use crate::tables::fdb::{Fdb, Learned, Location};
 use crate::tables::versions::Witness;
@@ -55,14 +61,38 @@ impl Observer for () {
 pub struct Context<'a> {
     /// The configuration.
     pub snapshot: &'a Snapshot,
-    /// The in port's index.
+    /// The in port, or the remote that sent it, by index.
     pub in_port: u16,
-    /// The in port.
-    pub port: &'a PortView,
-    /// Its bridge.
+    /// The same, as it is configured.
+    pub origin: Origin<'a>,
+    /// The bridge's index.
+    pub bridge_index: u16,
+    /// The bridge.
     pub bridge: &'a BridgeView,
     /// The link-layer header.
     pub link: &'a Link,
+}
+
+/// Where a frame comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin<'a> {
+    /// A port of a bridge.
+    Port(&'a PortView),
+    /// A remote, by an overlay.
+    Remote(&'a RemoteView, &'a OverlayView),
+}
+
+impl<'a> Origin<'a> {
+    /// What there is in the snapshot, and the index of its bridge.
+    #[inline]
+    pub fn of(snapshot: &'a Snapshot, ingress: Ingress) -> Option<(Origin<'a>, u16)> {
+        if let Some(remote) = snapshot.overlays.remote(ingress.port) {
+            let overlay = snapshot.overlays.overlay(ingress.overlay)?;
+            return Some((Origin::Remote(remote, overlay), overlay.bridge));
+        }
+        let port = snapshot.port(ingress.port)?;
+        Some((Origin::Port(port), port.place.bridge()?))
+    }
 }
 
 /// What the pipeline decided about a flow, and how long that is good for.
@@ -92,24 +122,30 @@ impl Decision {
     }
 }
 
-/// The bits of a flow key that the stages may read. All stages there are read the link layer only, so a
-/// flow is a pair of addresses; a stage that reads more adds its fields for the ports that can reach it.
+/// The bits of a flow key that the stages may read of a port's frames. All stages there are read the link layer only,
+/// so a flow is a pair of addresses; a stage that reads more adds its fields for the ports that can reach it.
 pub fn mask() -> KeyMask {
     KeyMask::of(&Field::BRIDGE)
 }
 
-/// Decides what happens to a frame with header `link` from `in_port`.
+/// The same of frames that remotes sent.
+pub fn remote_mask() -> KeyMask {
+    KeyMask::of(&Field::BRIDGE).union(KeyMask::of(&[Field::Overlay]))
+}
+
+/// Decides what happens to a frame with header `link` from `ingress`.
 pub fn decide<O: Observer>(
     snapshot: &Snapshot,
     fdb: &Fdb,
-    in_port: u16,
+    ingress: Ingress,
     link: &Link,
     learning: Learning,
     observer: &mut O,
 ) -> Decision {
-    let Some(port) = snapshot.port(in_port) else { return Decision::drop(DropReason::PortGone) };
-    let Some(bridge) = snapshot.bridge(port.bridge) else { return Decision::drop(DropReason::PortGone) };
-    let context = Context { snapshot, in_port, port, bridge, link };
+    let origin = Origin::of(snapshot, ingress)
+        .and_then(|(origin, bridge)| Some((origin, bridge, snapshot.bridge(bridge)?)));
+    let Some((origin, bridge_index, bridge)) = origin else { return Decision::drop(DropReason::PortGone) };
+    let context = Context { snapshot, in_port: ingress.port, origin, bridge_index, bridge, link };
     let vlan = match vlan::classify(&context, observer) {
         Ok(vlan) => vlan,
         Err(reason) => return Decision::drop(reason),
@@ -137,6 +173,10 @@ pub fn words(snapshot: &Snapshot, actions: &Actions) -> String {
         Action::Tag(TagChange::Set(vlan)) => format!("set VLAN {vlan}"),
         Action::Tag(TagChange::Strip) => "strip the tag".into(),
         Action::Output(port) => format!("output {}", snapshot.port_name(port)),
+        Action::Tunnel { remote, overlay } => {
+            let vni = snapshot.overlays.overlay(overlay).map_or(0, |overlay| overlay.vni);
+            format!("tunnel to {} with VNI {vni}", snapshot.port_name(remote))
+        }
         Action::Flood(0) => "flood".into(),
         Action::Flood(vlan) => format!("flood VLAN {vlan}"),
     };
@@ -146,16 +186,8 @@ pub fn words(snapshot: &Snapshot, actions: &Actions) -> String {
 /// Where a frame goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// Behind one port.
+    /// Behind one port, or one remote.
     Port(u16),
     /// To all ports of the VLAN.
     Flood,
-}
-
-/// The action for a destination that needs no change of the tag.
-pub(crate) fn plain(destination: Destination, vlan: u16) -> Action {
-    match destination {
-        Destination::Port(port) => Action::Output(port),
-        Destination::Flood => Action::Flood(vlan),
-    }
 }

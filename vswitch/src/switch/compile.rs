@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::State;
 use crate::pipeline;
-use crate::snapshot::{BridgeView, PortView, PortVlans, Snapshot};
+use crate::overlay::Overlays;
+use crate::snapshot::{BridgeView, Place, PortView, PortVlans, Snapshot, Stretch};
 
 impl State {
     /// Builds the snapshot of the current state and gives it to every worker. Also sets the limits that the
@@ -14,6 +15,7 @@ impl State {
             generation: self.snapshot.generation.wrapping_add(1),
             ports: vec![None; self.ports.values().map(|port| port.index as usize + 1).max().unwrap_or(0)],
             bridges: vec![None; self.bridges.values().map(|index| *index as usize + 1).max().unwrap_or(0)],
+            overlays: Overlays::new(self.limits.ports as u16),
         };
         for bridge in &self.config.bridges {
             let Some(&index) = self.bridges.get(&bridge.name) else { continue };
@@ -23,6 +25,7 @@ impl State {
                 flood_unknown: bridge.flood_unknown,
                 flood_broadcast: bridge.flood_broadcast,
                 flood_multicast: bridge.flood_multicast,
+                stretch: Stretch::None,
             });
         }
         for port in self.ports.values() {
@@ -35,7 +38,7 @@ impl State {
             self.fdb.set_port_limit(port.index, port.config.fdb_limit.unwrap_or(u32::MAX));
             snapshot.ports[port.index as usize] = Some(PortView {
                 name: port.config.name.as_str().into(),
-                bridge,
+                place: Place::Bridge(bridge),
                 vlans: PortVlans::new(&port.config.vlan),
                 isolated: port.config.isolated,
                 hairpin: port.config.hairpin,

@@ -8,9 +8,11 @@ use pmd::{Batch, Burst, Offload, Prefixes, RxMemory, TxItem};
 
 use crate::flow::headers::{Depth, Link, parse, parse_link};
 use crate::flow::key::{Field, FieldValue, FlowKey, KeyMask};
-use crate::pipeline::execute::{Sink, execute, plausible};
+use crate::overlay::Ingress;
+use crate::pipeline::decapsulate::{self, Admitted};
+use crate::pipeline::execute::{RemoteEvent, Sink, execute, pass, plausible};
 use crate::pipeline::{Learning, Observer, decide};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Place, Snapshot};
 use crate::tables::fdb::Fdb;
 use crate::telemetry::contents::contents;
 use crate::telemetry::drops::DropReason;
@@ -55,6 +57,12 @@ impl Sink for Collector<'_> {
 
     fn made(&mut self, _port: u16, _frames: u32) {}
 
+    fn remote(&mut self, _remote: u16, _event: RemoteEvent) {}
+
+    fn may_write(&mut self, _port: u16) -> bool {
+        true
+    }
+
     fn prefixes(&mut self, _batch: &mut Batch<'_>, len: usize) -> Option<&mut Prefixes> {
         if !self.prefixes.has_room(len) {
             self.prefixes.clear(); // all that was emitted is copied already
@@ -97,18 +105,65 @@ pub fn trace(snapshot: &Snapshot, fdb: &Fdb, port: u16, frame: &[u8], offload: O
     } else {
         bytes[HEADROOM..].copy_from_slice(frame);
         batch.push_private(bytes, HEADROOM, offload);
-        match admit(&batch, &mut recorder) {
+        let entered = match snapshot.port(port).map(|view| view.place) {
+            Some(Place::Underlay(index)) => enter(snapshot, index, port, &mut batch, &mut recorder),
+            _ => Ok(Admitted::Inner(Ingress::port(port))),
+        };
+        let link = match entered {
+            Ok(Admitted::Inner(ingress)) => admit(&batch, &mut recorder).map(|link| Some((ingress, link))),
+            Ok(Admitted::Pass(out)) => {
+                pass(snapshot, &mut batch, 0, out, &mut collector);
+                Ok(None)
+            }
+            Err(reason) => Err(reason),
+        };
+        match link {
             Err(reason) => collector.drop(port, reason),
-            Ok(link) => {
-                let headers = parse(batch.head(0), frame.len(), mask.depth());
-                let headers = headers.or_else(|_| parse(batch.head(0), frame.len(), Depth::L2));
-                key = headers.ok().map(|headers| FlowKey::new(&headers, port).masked(&mask));
-                let decision = decide(snapshot, fdb, port, &link, Learning::Off, &mut recorder);
-                execute(snapshot, &mut batch, 0, port, decision.actions.as_slice(), &mut collector);
+            Ok(None) => {}
+            Ok(Some((ingress, link))) => {
+                let len = batch.frame_len(0);
+                let headers = parse(batch.head(0), len, mask.depth());
+                let headers = headers.or_else(|_| parse(batch.head(0), len, Depth::L2));
+                key = headers.ok().map(|headers| {
+                    let mut key = FlowKey::new(&headers, ingress.port);
+                    key.set_overlay(ingress.overlay);
+                    key.masked(&mask)
+                });
+                let decision = decide(snapshot, fdb, ingress, &link, Learning::Off, &mut recorder);
+                execute(snapshot, &mut batch, 0, ingress, decision.actions.as_slice(), &mut collector);
             }
         }
     }
     Trace { stages: recorder.stages, key, mask, outputs: collector.outputs, drops: collector.drops }
+}
+
+/// What comes by an underlay, with the outer headers off.
+fn enter(
+    snapshot: &Snapshot,
+    index: u16,
+    port: u16,
+    batch: &mut Batch<'_>,
+    recorder: &mut Recorder,
+) -> Result<Admitted, DropReason> {
+    let (outer, len) = (crate::notation::describe(batch.head(0)), batch.frame_len(0));
+    let result = if plausible(batch, 0) {
+        decapsulate::admit(snapshot, index, port, batch, 0)
+    } else {
+        Err(DropReason::BadOffload)
+    };
+    recorder.stage(
+        "decapsulate",
+        || format!("{len} bytes = {outer}"),
+        || match result {
+            Ok(Admitted::Inner(ingress)) => {
+                let vni = snapshot.overlays.overlay(ingress.overlay).map_or(0, |overlay| overlay.vni);
+                format!("from {}, VNI {vni}", snapshot.port_name(ingress.port))
+            }
+            Ok(Admitted::Pass(out)) => format!("no tunnel's: to {}", snapshot.port_name(out)),
+            Err(reason) => format!("drop: {}", reason.name()),
+        },
+    );
+    result
 }
 
 fn admit(batch: &Batch<'_>, recorder: &mut Recorder) -> Result<Link, DropReason> {

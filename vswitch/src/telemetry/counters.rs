@@ -54,6 +54,8 @@ pub struct PortCounters {
     pub consumed: Counter,
     /// Source addresses that could not be learned for want of room in a table.
     pub learn_refused: Counter,
+    /// Frames that the switch would have written to the port and did not, as there were too many.
+    pub unwritten: Counter,
     drops: [Counter; DropReason::COUNT],
 }
 
@@ -67,6 +69,7 @@ impl Default for PortCounters {
             made: Counter::default(),
             consumed: Counter::default(),
             learn_refused: Counter::default(),
+            unwritten: Counter::default(),
             drops: std::array::from_fn(|_| Counter::default()),
         }
     }

@@ -13,9 +13,11 @@ use crate::flow::action::Actions;
 use crate::flow::cache::{Current, FlowCache, Probes};
 use crate::flow::headers::{Link, parse_link, untagged};
 use crate::flow::key::{FlowKey, KeyMask};
-use crate::pipeline::execute::{Sink, execute, plausible};
-use crate::pipeline::{Decision, Learning, decide};
-use crate::snapshot::{PortView, Snapshot};
+use crate::overlay::Ingress;
+use crate::pipeline::decapsulate::{Admitted, admit as enter};
+use crate::pipeline::execute::{RemoteEvent, Sink, execute, pass, plausible};
+use crate::pipeline::{Decision, Learning, decide, remote_mask};
+use crate::snapshot::{Place, PortView, Snapshot};
 use crate::tables::fdb::{Fdb, Learned, Location};
 use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::drops::DropReason;
@@ -48,6 +50,17 @@ pub(super) struct Decider {
     keys: [FlowKey; BATCH],
     /// The frame of each key.
     frames: [Known; BATCH],
+    /// Where each frame of a burst of an underlay came from, by its place in the batch.
+    ingress: [Ingress; BATCH],
+}
+
+/// Where the frames of a burst came from.
+#[derive(Clone, Copy)]
+enum Origins {
+    /// All by this port.
+    Port(u16),
+    /// From remotes: each as `Decider::ingress` says.
+    Remotes,
 }
 
 /// What is kept of a frame beside its key.
@@ -74,6 +87,7 @@ impl Decider {
             probes: Probes::default(),
             keys: [FlowKey::ZERO; BATCH],
             frames: [Known::default(); BATCH],
+            ingress: [Ingress::default(); BATCH],
         }
     }
 
@@ -95,8 +109,12 @@ impl Decider {
 
     /// Whether a flow has a decision that stands.
     pub(super) fn is_cached(&self, key: &FlowKey) -> bool {
-        let Some(view) = self.snapshot.port(key.in_port()) else { return false };
-        self.cache.as_ref().is_some_and(|cache| cache.peek(key, &view.mask, self.current()).is_some())
+        let mask = match self.snapshot.port(key.in_port()) {
+            Some(view) => view.mask,
+            None if self.snapshot.overlays.is_remote(key.in_port()) => remote_mask(),
+            None => return false,
+        };
+        self.cache.as_ref().is_some_and(|cache| cache.peek(key, &mask, self.current()).is_some())
     }
 
     /// Every flow that has a decision that stands.
@@ -129,13 +147,18 @@ impl Decider {
             return Ok(0);
         }
         let mut sink = outlets.sink(pool);
-        let keys = self.read(&batch, queue.port, &mut sink);
-        let Some(mask) = self.snapshot.port(queue.port).map(|view| view.mask) else {
-            (0..keys).for_each(|_| sink.drop(queue.port, DropReason::PortGone));
+        let Some((mask, place)) = self.snapshot.port(queue.port).map(|view| (view.mask, view.place)) else {
+            (0..batch.len()).for_each(|_| sink.drop(queue.port, DropReason::PortGone));
             batch.recycle(pool);
             queue.rx.release(pool);
             self.counters.load.held.set(0);
             return Ok(received);
+        };
+        let (keys, origins) = match place {
+            Place::Underlay(index) => {
+                (self.read_underlay(&mut batch, index, queue.port, &mut sink), Origins::Remotes)
+            }
+            _ => (self.read(&batch, queue.port, &mut sink), Origins::Port(queue.port)),
         };
         if let Some(cache) = &mut self.cache {
             cache.probe(&mut self.keys[..keys], &mask, &mut self.probes);
@@ -150,13 +173,17 @@ impl Decider {
         // In order: a frame sees what the frames before it have changed.
         let mut at = 0;
         loop {
-            at = self.act_on_known(at..keys, queue.port, &mut batch, &mut sink);
+            at = self.act_on_known(at..keys, origins, &mut batch, &mut sink);
             if at == keys {
                 break;
             }
             let frame = usize::from(self.frames[at].frame);
-            let actions = self.decide(&batch, frame, at, queue.port, &mask);
-            execute(&self.snapshot, &mut batch, frame, queue.port, actions.as_slice(), &mut sink);
+            let ingress = match origins {
+                Origins::Port(port) => Ingress::port(port),
+                Origins::Remotes => self.ingress[frame],
+            };
+            let actions = self.decide(&batch, frame, at, ingress, &mask);
+            execute(&self.snapshot, &mut batch, frame, ingress, actions.as_slice(), &mut sink);
             at += 1;
         }
         sink.flush(&mut batch);
@@ -226,17 +253,54 @@ impl Decider {
         at - frame
     }
 
+    /// Lets in what comes by an underlay, without its outer headers, and makes a key for each frame inside; what else
+    /// comes is seen off at once. Gives the number of keys.
+    fn read_underlay(&mut self, batch: &mut Batch<'_>, index: u16, port: u16, sink: &mut impl Sink) -> usize {
+        let (mut keys, mut bytes) = (0, 0);
+        for frame in 0..batch.len() {
+            let len = batch.frame_len(frame);
+            bytes += len as u64;
+            let admitted = if plausible(batch, frame) {
+                enter(&self.snapshot, index, port, batch, frame)
+            } else {
+                Err(DropReason::BadOffload)
+            };
+            match admitted {
+                Ok(Admitted::Inner(ingress)) => {
+                    let counters = self.counters.port(ingress.port);
+                    counters.rx_frames.add(1);
+                    counters.rx_bytes.add(len as u64);
+                    match read_inner(batch, frame, ingress, &mut self.keys[keys]) {
+                        Ok(len) => {
+                            self.frames[keys] = Known { frame: frame as u16, len };
+                            self.ingress[frame] = ingress;
+                            keys += 1;
+                        }
+                        Err(reason) => {
+                            sink.drop(port, reason);
+                            sink.remote(ingress.port, RemoteEvent::Dropped(reason));
+                        }
+                    }
+                }
+                Ok(Admitted::Pass(out)) => pass(&self.snapshot, batch, frame, out, sink),
+                Err(reason) => sink.drop(port, reason),
+            }
+        }
+        self.counters.port(port).rx_bytes.add(bytes);
+        keys
+    }
+
     /// Acts on frames as long as it is known what was decided about their flows; gives the place of the first
     /// key of which it is not.
     #[inline(never)] // a loop with registers of its own
     fn act_on_known<S: Sink>(
         &mut self,
         places: Range<usize>,
-        port: u16,
+        origins: Origins,
         batch: &mut Batch<'_>,
         sink: &mut S,
     ) -> usize {
-        let Decider { snapshot, fdb, now_s, cache, probes, keys, frames, .. } = self;
+        let Decider { snapshot, fdb, now_s, cache, probes, keys, frames, ingress, .. } = self;
         let (Some(cache), snapshot, now_s) = (cache, &**snapshot, *now_s) else { return places.start };
         let current = Current { generation: snapshot.generation, versions: fdb.versions() };
         let stamps = fdb.stamps(self.worker);
@@ -246,22 +310,33 @@ impl Decider {
                 stamps.touch(cached.location, now_s);
             }
             if !sink.emit_plain(frame, len, cached.out) {
-                execute(snapshot, batch, frame.into(), port, cached.actions.as_slice(), sink);
+                let ingress = match origins {
+                    Origins::Port(port) => Ingress::port(port),
+                    Origins::Remotes => ingress[usize::from(frame)],
+                };
+                execute(snapshot, batch, frame.into(), ingress, cached.actions.as_slice(), sink);
             }
         })
     }
 
     /// Runs the pipeline for a frame and keeps what it decides.
     #[cold]
-    fn decide(&mut self, batch: &Batch<'_>, frame: usize, at: usize, port: u16, mask: &KeyMask) -> Actions {
+    fn decide(
+        &mut self,
+        batch: &Batch<'_>,
+        frame: usize,
+        at: usize,
+        ingress: Ingress,
+        mask: &KeyMask,
+    ) -> Actions {
         let link = match admit(batch, frame) {
             Ok(link) => link,
             Err(reason) => return Actions::drop(reason),
         };
         let learning = Learning::On { worker: self.worker, now_s: self.now_s };
-        let decision = decide(&self.snapshot, &self.fdb, port, &link, learning, &mut ());
+        let decision = decide(&self.snapshot, &self.fdb, ingress, &link, learning, &mut ());
         if let Some(Learned::LimitTable | Learned::LimitBridge | Learned::LimitPort) = decision.learned {
-            self.counters.port(port).learn_refused.add(1);
+            self.counters.port(ingress.port).learn_refused.add(1);
         }
         self.counters.load.misses.add(1);
         if let Some(cache) = &mut self.cache {
@@ -281,6 +356,21 @@ impl Decider {
 fn read_closely(batch: &Batch<'_>, frame: usize, port: u16, key: &mut FlowKey) -> Result<u32, DropReason> {
     key.set_link(&admit(batch, frame)?, port);
     Ok(if batch.packed_offload(frame).has_gso() { NOT_PLAIN } else { batch.frame_len(frame) as u32 })
+}
+
+/// Makes the key of a frame that was inside a tunnel's; gives what is [`Known`] of its length.
+#[inline]
+fn read_inner(batch: &Batch<'_>, frame: usize, ingress: Ingress, key: &mut FlowKey) -> Result<u32, DropReason> {
+    let ethernet = if batch.packed_offload(frame).is_none() { untagged(batch.head(frame)) } else { None };
+    let len = match ethernet {
+        Some(ethernet) => {
+            key.set_untagged(ethernet, ingress.port);
+            batch.frame_len(frame) as u32
+        }
+        None => read_closely(batch, frame, ingress.port, key)?,
+    };
+    key.set_overlay(ingress.overlay);
+    Ok(len)
 }
 
 /// Reads the link-layer header of a frame whose metadata can be true.

@@ -185,6 +185,7 @@ impl Worker {
             self.check(now_ns);
         }
         self.decider.set_time(now_ns);
+        self.outlets.set_time(now_ns);
         let mut frames = 0;
         let mut at = 0;
         while let Some(slot) = self.queues.polled(at) {

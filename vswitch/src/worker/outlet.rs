@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pmd::{BATCH, Batch, Burst, Features, Pool, Prefixes, TxItem, TxQueue, TxReport};
 
-use crate::pipeline::execute::Sink;
+use crate::pipeline::execute::{RemoteEvent, Sink};
 use crate::snapshot::{PortView, Snapshot};
 use crate::telemetry::counters::{PortCounters, WorkerCounters};
 use crate::telemetry::drops::DropReason;
@@ -63,7 +63,35 @@ pub struct Outlets {
     /// Ports whose queue wants to be maintained.
     busy: Vec<u16>,
     prefixes: Prefixes,
+    /// By port: what the switch may still write to it.
+    allowances: Vec<Allowance>,
+    now_ms: u64,
     counters: Arc<WorkerCounters>,
+}
+
+/// How many frames of its own the switch may write to a port: a token bucket.
+#[derive(Clone, Copy)]
+struct Allowance {
+    left: u32,
+    since_ms: u64,
+}
+
+/// Frames that the switch writes to one port in a row at most, and in a second on average.
+const WRITES: u32 = 100;
+
+impl Allowance {
+    const FULL: Allowance = Allowance { left: WRITES, since_ms: 0 };
+
+    fn take(&mut self, now_ms: u64) -> bool {
+        let earned = now_ms.saturating_sub(self.since_ms).saturating_mul(WRITES.into()) / 1000;
+        if earned > 0 {
+            self.left = self.left.saturating_add(earned.min(WRITES.into()) as u32).min(WRITES);
+            self.since_ms = now_ms;
+        }
+        let may = self.left > 0;
+        self.left -= u32::from(may);
+        may
+    }
 }
 
 impl Outlets {
@@ -75,6 +103,8 @@ impl Outlets {
             sent: Vec::with_capacity(ports),
             busy: Vec::with_capacity(ports),
             prefixes: Prefixes::default(),
+            allowances: vec![Allowance::FULL; ports],
+            now_ms: 0,
             counters,
         }
     }
@@ -85,6 +115,11 @@ impl Outlets {
         let outlet = Outlet { tx: Some(tx), takes, items: Vec::with_capacity(CAPACITY), busy: false };
         self.busy.retain(|busy| *busy != port);
         std::mem::replace(slot, outlet).tx
+    }
+
+    /// Says what time it is.
+    pub fn set_time(&mut self, now_ns: u64) {
+        self.now_ms = now_ns / 1_000_000;
     }
 
     /// Says what every port takes, by a new configuration.
@@ -247,6 +282,28 @@ impl Sink for BurstSink<'_> {
     #[inline]
     fn made(&mut self, port: u16, frames: u32) {
         self.outlets.counters.port(port).made.add(frames.into());
+    }
+
+    #[inline]
+    fn remote(&mut self, remote: u16, event: RemoteEvent) {
+        let counters = self.outlets.counters.port(remote);
+        match event {
+            RemoteEvent::Sent(bytes) => {
+                counters.tx_frames.add(1);
+                counters.tx_bytes.add(bytes.into());
+            }
+            RemoteEvent::Dropped(reason) => counters.drop(reason, 1),
+        }
+    }
+
+    fn may_write(&mut self, port: u16) -> bool {
+        let now_ms = self.outlets.now_ms;
+        let allowance = self.outlets.allowances.get_mut(usize::from(port));
+        let may = allowance.is_some_and(|allowance| allowance.take(now_ms));
+        if !may {
+            self.outlets.counters.port(port).unwritten.add(1);
+        }
+        may
     }
 
     fn prefixes(&mut self, batch: &mut Batch<'_>, len: usize) -> Option<&mut Prefixes> {

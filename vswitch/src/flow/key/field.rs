@@ -29,8 +29,8 @@ pub enum Field {
     InnerTci,
     /// Priority (3 bits) and drop-eligible bit of the outer tag.
     VlanPriority,
-    /// ARP operation.
-    ArpOperation,
+    /// The overlay (its number in the snapshot) that a tunnel's header named; 0 for a frame of a port.
+    Overlay,
     /// IPv4 type of service, IPv6 traffic class.
     IpTos,
     /// 0 a whole packet, 1 a first fragment, 2 a later one.
@@ -47,8 +47,8 @@ pub enum Field {
     IcmpType,
     /// ICMP or ICMPv6 code.
     IcmpCode,
-    /// IP protocol of the transport header.
-    IpProtocol,
+    /// IP protocol of the transport header; of ARP the operation, where 255 stands for all that are larger.
+    Protocol,
     /// Source address of IP, sender's address of ARP; IPv4 as mapped IPv6 (RFC 4291 section 2.5.5.2).
     IpSrc,
     /// Destination address of IP, target's address of ARP, likewise.
@@ -67,7 +67,7 @@ impl Field {
         Field::EthType,
         Field::InnerTci,
         Field::VlanPriority,
-        Field::ArpOperation,
+        Field::Overlay,
         Field::IpTos,
         Field::IpFragment,
         Field::L4Hidden,
@@ -76,7 +76,7 @@ impl Field {
         Field::TcpFlags,
         Field::IcmpType,
         Field::IcmpCode,
-        Field::IpProtocol,
+        Field::Protocol,
         Field::IpSrc,
         Field::IpDst,
     ];
@@ -85,7 +85,7 @@ impl Field {
     pub const BRIDGE: [Field; 4] = [Field::EthDst, Field::EthSrc, Field::VlanId, Field::VlanType];
 
     /// What decides which transport header a frame has: to be declared by whoever reads one.
-    pub const TRANSPORT: [Field; 4] = [Field::EthType, Field::IpProtocol, Field::IpFragment, Field::L4Hidden];
+    pub const TRANSPORT: [Field; 4] = [Field::EthType, Field::Protocol, Field::IpFragment, Field::L4Hidden];
 
     /// The name in `trace` and `flow list`.
     pub const fn name(self) -> &'static str {
@@ -99,7 +99,7 @@ impl Field {
             Field::EthType => "eth.type",
             Field::InnerTci => "inner.tci",
             Field::VlanPriority => "vlan.priority",
-            Field::ArpOperation => "arp.operation",
+            Field::Overlay => "overlay",
             Field::IpTos => "ip.tos",
             Field::IpFragment => "ip.fragment",
             Field::L4Hidden => "l4.hidden",
@@ -108,7 +108,7 @@ impl Field {
             Field::TcpFlags => "tcp.flags",
             Field::IcmpType => "icmp.type",
             Field::IcmpCode => "icmp.code",
-            Field::IpProtocol => "ip.protocol",
+            Field::Protocol => "protocol",
             Field::IpSrc => "ip.src",
             Field::IpDst => "ip.dst",
         }
@@ -126,7 +126,7 @@ impl Field {
             Field::EthType => (2, 48, 16),
             Field::InnerTci => (2, 32, 16),
             Field::VlanPriority => (2, 28, 4),
-            Field::ArpOperation => (2, 12, 16),
+            Field::Overlay => (2, 12, 16),
             Field::IpTos => (2, 4, 8),
             Field::IpFragment => (2, 2, 2),
             Field::L4Hidden => (2, 1, 1),
@@ -135,7 +135,7 @@ impl Field {
             Field::TcpFlags => (3, 24, 8),
             Field::IcmpType => (3, 16, 8),
             Field::IcmpCode => (3, 8, 8),
-            Field::IpProtocol => (3, 0, 8),
+            Field::Protocol => (3, 0, 8),
             Field::IpSrc => (4, 0, 128),
             Field::IpDst => (6, 0, 128),
         }
@@ -164,6 +164,7 @@ impl Field {
                 | Field::EthType
                 | Field::InnerTci
                 | Field::VlanPriority
+                | Field::Overlay
         )
     }
 

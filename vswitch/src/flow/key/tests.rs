@@ -68,7 +68,7 @@ fn a_tcp_frame_in_two_tags_lands_in_its_fields() {
             "eth.type=0x0800",
             "inner.tci=0x2003",
             "vlan.priority=11",
-            "arp.operation=0",
+            "overlay=0",
             "ip.tos=0xb8",
             "ip.fragment=first",
             "l4.hidden=0",
@@ -77,7 +77,7 @@ fn a_tcp_frame_in_two_tags_lands_in_its_fields() {
             "tcp.flags=0x12",
             "icmp.type=0",
             "icmp.code=0",
-            "ip.protocol=6",
+            "protocol=6",
             "ip.src=10.0.0.1",
             "ip.dst=10.0.0.2",
         ]
@@ -99,7 +99,7 @@ fn every_header_value_reaches_the_key() {
         (Field::InnerType, |h| h.link.inner.tpid = 0x8100),
         (Field::InnerTci, |h| h.link.inner.tci = 0xffff),
         (Field::EthType, |h| h.link.ethertype = 0xffff),
-        (Field::ArpOperation, |h| h.arp_operation = 0xffff),
+        (Field::Protocol, |h| h.arp_operation = 0xffff),
         (Field::IpTos, |h| h.tos = 0xff),
         (Field::IpFragment, |h| h.fragment = Fragment::Later),
         (Field::L4Hidden, |h| h.transport = Transport::Hidden),
@@ -108,7 +108,7 @@ fn every_header_value_reaches_the_key() {
         (Field::TcpFlags, |h| h.tcp_flags = 0xff),
         (Field::IcmpType, |h| h.icmp_type = 0xff),
         (Field::IcmpCode, |h| h.icmp_code = 0xff),
-        (Field::IpProtocol, |h| h.protocol = 0xff),
+        (Field::Protocol, |h| h.protocol = 0xff),
         (Field::IpSrc, |h| h.src_ip = [0xff; 16]),
         (Field::IpDst, |h| h.dst_ip = [0xff; 16]),
     ];
@@ -127,6 +127,14 @@ fn every_header_value_reaches_the_key() {
 }
 
 #[test]
+fn an_overlay_is_a_field_of_the_key() {
+    let mut key = FlowKey::new(&Headers { tos: 0xff, ..Headers::default() }, 7);
+    key.set_overlay(0xabcd);
+    assert_eq!((key.overlay(), key.get(Field::Overlay), key.get(Field::IpTos)), (0xabcd, 0xabcd, 0xff));
+    assert_eq!((key.in_port(), key.get(Field::EthType)), (7, 0));
+}
+
+#[test]
 fn masks_know_their_width_and_depth() {
     let of = |fields: &[Field]| {
         let mask = KeyMask::of(fields);
@@ -141,7 +149,7 @@ fn masks_know_their_width_and_depth() {
     assert_eq!((prefix.word_count(), prefix.contains(Field::IpSrc)), (6, false));
     assert!(prefix.contains(Field::EthDst) && prefix.contains(Field::InPort));
     let union = prefix.union(KeyMask::of(&Field::TRANSPORT));
-    assert!(union.contains(Field::IpProtocol) && union.contains(Field::EthSrc));
+    assert!(union.contains(Field::Protocol) && union.contains(Field::EthSrc));
     let key = FlowKey::from_words([u64::MAX; WORDS]);
     let text: Vec<_> = key.fields(&prefix).map(|field| field.to_string()).collect();
     assert_eq!(text.last().map(String::as_str), Some("ip.src=ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff00/120"));

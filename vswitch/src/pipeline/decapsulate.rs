@@ -1,0 +1,111 @@
+//! What comes by an underlay: a frame inside a tunnel's, something for the switch itself, or neither.
+//!
+//! Called by the worker for every frame of an underlay's port, before there is a flow key, and by `trace`. What is let
+//! in loses its outer headers here and goes on as a frame of the remote that sent it; so outer headers never reach the
+//! flow cache, and nothing is parsed twice. What is not a tunnel's and may be meant for the switch goes to the port
+//! behind which it speaks for itself.
+
+use pmd::{Batch, Checksum, Offload};
+
+use super::address::is_group;
+use super::vlan;
+use crate::flow::headers::parse_link;
+use crate::overlay::{Ingress, Peer, UnderlayView};
+use crate::snapshot::Snapshot;
+use crate::telemetry::drops::DropReason;
+use crate::tunnel::{Outer, ecn, parse};
+
+/// What a frame of an underlay is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// A frame for a bridge. It has no outer headers any more.
+    Inner(Ingress),
+    /// A frame for the switch itself, or of it: to be sent by this port.
+    Pass(u16),
+}
+
+/// Looks at frame `i`, which came in by `rx`, a port of underlay number `index`.
+///
+/// # Errors
+/// Why it ends here.
+#[inline]
+pub fn admit(
+    snapshot: &Snapshot,
+    index: u16,
+    rx: u16,
+    batch: &mut Batch<'_>,
+    i: usize,
+) -> Result<Admitted, DropReason> {
+    let underlay = snapshot.overlays.underlay(index).ok_or(DropReason::PortGone)?;
+    if rx != underlay.port {
+        return Ok(Admitted::Pass(underlay.port));
+    }
+    let Some(outer) = parse(batch.head(i), batch.frame_len(i), underlay.claims())? else {
+        return pass(underlay, batch.head(i));
+    };
+    let peer = Peer { underlay: index, kind: outer.kind, port: outer.dst_port, address: outer.src };
+    let head = batch.head(i);
+    if outer.tag.vlan() != underlay.vlan.unwrap_or(0) {
+        return Err(DropReason::UnderlayVlan);
+    }
+    if !head.starts_with(&underlay.mac) && !head.first().is_some_and(|byte| byte & 1 == 1) {
+        return Err(DropReason::NotOurs);
+    }
+    let (remote, overlay) = snapshot.overlays.enter(&peer, &outer.dst, outer.vni)?;
+    strip(batch, i, &outer)?;
+    Ok(Admitted::Inner(Ingress { rx, port: remote, overlay }))
+}
+
+/// Not a tunnel's: the switch may be meant.
+#[cold]
+fn pass(underlay: &UnderlayView, head: &[u8]) -> Result<Admitted, DropReason> {
+    let link = parse_link(head).map_err(DropReason::Malformed)?;
+    if vlan::tag(&link) != underlay.vlan {
+        return Err(DropReason::UnderlayVlan);
+    }
+    match underlay.agent {
+        Some(agent) if link.dst == underlay.mac || is_group(link.dst) => Ok(Admitted::Pass(agent)),
+        _ => Err(DropReason::NotOurs),
+    }
+}
+
+/// Takes the outer headers off.
+#[inline]
+fn strip(batch: &mut Batch<'_>, i: usize, outer: &Outer) -> Result<(), DropReason> {
+    let offload = batch.offload(i);
+    // Metadata of the outer level says nothing about the inner frame.
+    let inner = match offload.checksum {
+        Checksum::Partial { start, .. } if start >= outer.inner => offload.gso.map_or(
+            Offload { checksum: offload.checksum, ..Offload::NONE },
+            |gso| Offload { checksum: offload.checksum, gso: Some(gso), outer: None },
+        ),
+        _ if offload.gso.is_some() => return Err(DropReason::BadOffload),
+        Checksum::None if outer.checksum != 0 && !is_intact(batch, i, outer) => {
+            return Err(DropReason::OuterUdpChecksum);
+        }
+        _ => Offload::NONE,
+    };
+    batch.set_offload(i, inner);
+    batch.truncate(i, u32::from(outer.inner) as usize + outer.inner_len as usize);
+    if !batch.remove(i, 0, outer.inner.into()) {
+        return Err(DropReason::OuterTooLong);
+    }
+    ecn::apply(outer.tos, batch.head_mut(i))
+}
+
+/// Whether a UDP checksum is right.
+#[cold]
+fn is_intact(batch: &Batch<'_>, i: usize, outer: &Outer) -> bool {
+    let mut sum = outer.pseudo_header();
+    let end = usize::from(outer.inner) + outer.inner_len as usize;
+    let (mut at, mut piece) = (usize::from(outer.transport), [0; 2048]);
+    while at < end {
+        let piece = &mut piece[..(end - at).min(2048)];
+        if !batch.read(i, at, piece) {
+            return false;
+        }
+        sum.add(piece);
+        at += piece.len();
+    }
+    sum.finish() == [0, 0]
+}

@@ -1,0 +1,193 @@
+//! Putting a frame into a tunnel: a ready header in front of it, with what is the frame's own filled in.
+//!
+//! Part of carrying out a decision ([`execute`](super::execute)). The header of a remote is a
+//! [template](crate::tunnel::Template) in the snapshot; here come the VNI, lengths, the entropy of the source port, and
+//! what the frame's own IP header says for the outer one. A frame that nobody else has gets it into its headroom, a
+//! copy of a flood as a prefix. One that is too large for its tunnel is not sent, and its sender is told
+//! ([`too_big`](super::too_big)).
+
+use pmd::segment::Train;
+use pmd::{Batch, Offload, Part, TxItem};
+
+use super::execute::{NewTag, RemoteEvent, Sink, new_tag, output};
+use super::too_big;
+use crate::flow::action::TagChange;
+use crate::flow::headers::parse_link;
+use crate::overlay::{Ingress, OverlayView, RemoteView};
+use crate::snapshot::Snapshot;
+use crate::telemetry::drops::DropReason;
+use crate::flow::hash::HashKey;
+use crate::tunnel::template::MAX;
+use crate::tunnel::{Fill, Inner, Template};
+
+/// A remote and an overlay, by their numbers.
+type Target = (u16, u16);
+
+/// Sends all of frame `i`, of which there is no other copy, to a remote.
+#[inline(never)]
+pub(super) fn whole<S: Sink>(
+    snapshot: &Snapshot,
+    batch: &mut Batch<'_>,
+    i: usize,
+    ingress: Ingress,
+    target: Target,
+    sink: &mut S,
+) {
+    let Some((view, overlay, template)) = reach(snapshot, ingress, target, sink) else { return };
+    if !fits(batch, i, view) {
+        return refuse(snapshot, batch, i, ingress, (target.0, view), sink);
+    }
+    let fill = fill(batch.head(i), batch.frame_len(i), overlay, &snapshot.overlays.hash);
+    let (offload, len) = (batch.offload(i), template.len());
+    // Metadata of the two levels together is the template's to say.
+    batch.set_offload(i, Offload::NONE);
+    if batch.insert(i, 0, len).is_none() {
+        batch.set_offload(i, offload);
+        return copy(snapshot, batch, i, ingress, target, None, sink);
+    }
+    let (header, head) = batch.head_mut(i).split_at_mut(len);
+    template.write(header, &fill);
+    match template.offload(header, head, offload) {
+        Some(offload) => batch.set_offload(i, offload),
+        None => return fail(target.0, view, DropReason::BadOffload, sink),
+    }
+    sink.remote(target.0, RemoteEvent::Sent(batch.frame_len(i) as u32));
+    output(snapshot, batch, view.outlet, TxItem::whole(batch, i, true), sink);
+}
+
+/// Sends a copy of frame `i` to a remote, with its tag changed.
+#[inline(never)]
+pub(super) fn copy<S: Sink>(
+    snapshot: &Snapshot,
+    batch: &mut Batch<'_>,
+    i: usize,
+    ingress: Ingress,
+    target: Target,
+    change: Option<TagChange>,
+    sink: &mut S,
+) {
+    let Some((view, overlay, template)) = reach(snapshot, ingress, target, sink) else { return };
+    if !fits(batch, i, view) {
+        return refuse(snapshot, batch, i, ingress, (target.0, view), sink);
+    }
+    match prefixed(batch, i, overlay, template, &snapshot.overlays.hash, change, sink) {
+        Some(item) => {
+            let len = sink.written().part(batch, item).total() as u32;
+            sink.remote(target.0, RemoteEvent::Sent(len));
+            output(snapshot, batch, view.outlet, item, sink);
+        }
+        None => fail(target.0, view, DropReason::NoHeadroom, sink),
+    }
+}
+
+/// What is needed to send to a remote, or a drop where there is no way.
+#[inline]
+fn reach<'s, S: Sink>(
+    snapshot: &'s Snapshot,
+    ingress: Ingress,
+    (remote, overlay): Target,
+    sink: &mut S,
+) -> Option<(&'s RemoteView, &'s OverlayView, &'s Template)> {
+    let found = snapshot.overlays.remote(remote).zip(snapshot.overlays.overlay(overlay));
+    let Some((view, overlay)) = found else {
+        sink.drop(ingress.rx, DropReason::PortGone);
+        return None;
+    };
+    let Some(template) = &view.template else {
+        fail(remote, view, DropReason::NoPath, sink);
+        return None;
+    };
+    Some((view, overlay, template))
+}
+
+/// Drops a frame on its way to a remote.
+#[cold]
+fn fail<S: Sink>(remote: u16, view: &RemoteView, reason: DropReason, sink: &mut S) {
+    sink.drop(view.outlet, reason);
+    sink.remote(remote, RemoteEvent::Dropped(reason));
+}
+
+/// Drops a frame that is too large, and tells who sent it.
+#[cold]
+fn refuse<S: Sink>(
+    snapshot: &Snapshot,
+    batch: &mut Batch<'_>,
+    i: usize,
+    ingress: Ingress,
+    (remote, view): (u16, &RemoteView),
+    sink: &mut S,
+) {
+    fail(remote, view, DropReason::MtuExceeded, sink);
+    too_big::tell(snapshot, batch, i, ingress, view.mtu, sink);
+}
+
+/// Whether a frame, or every segment of a train, fits into the tunnel.
+#[inline]
+fn fits(batch: &Batch<'_>, i: usize, view: &RemoteView) -> bool {
+    if !batch.packed_offload(i).has_gso() && batch.frame_len(i) <= view.mtu as usize + 14 {
+        return true;
+    }
+    fits_closely(batch, i, view)
+}
+
+#[cold]
+fn fits_closely(batch: &Batch<'_>, i: usize, view: &RemoteView) -> bool {
+    let Ok(link) = parse_link(batch.head(i)) else { return false };
+    let longest = if batch.packed_offload(i).has_gso() {
+        match Train::new(batch.head(i), i, Part::whole(batch, i)) {
+            Ok(train) => train.longest(),
+            // Whoever sends it will say what is wrong with it.
+            Err(_) => return true,
+        }
+    } else {
+        batch.frame_len(i)
+    };
+    longest <= view.mtu as usize + usize::from(link.l3)
+}
+
+/// What the header says of the frame behind it, which has `len` bytes.
+#[inline]
+fn fill(head: &[u8], len: usize, overlay: &OverlayView, hash: &HashKey) -> Fill {
+    let Inner { tos, entropy } = Inner::read(head, hash);
+    // The entropy serves as identification where there has to be one: the best that needs no state.
+    Fill { vni: overlay.vni, inner_len: len as u32, entropy, tos, group: None, id: entropy as u16 }
+}
+
+/// A copy in a tunnel: the header, and the frame's own beginning if that changes, as a prefix.
+fn prefixed<S: Sink>(
+    batch: &mut Batch<'_>,
+    i: usize,
+    overlay: &OverlayView,
+    template: &Template,
+    hash: &HashKey,
+    change: Option<TagChange>,
+    sink: &mut S,
+) -> Option<TxItem> {
+    let tag = match change {
+        Some(change) => Some(new_tag(batch.head(i), change)?),
+        None => None,
+    };
+    let (bytes, from) = tag.as_ref().map_or((&[][..], 0), |tag| (tag.bytes(), tag.from));
+    let rest = (batch.frame_len(i) as u32).checked_sub(from)?;
+    let fill = fill(batch.head(i), bytes.len() + rest as usize, overlay, hash);
+    let offload = batch.offload(i).shifted(tag.as_ref().map_or(0, NewTag::growth))?;
+    let mut header = [0; MAX + 16];
+    let len = template.len();
+    template.write(&mut header[..len], &fill);
+    header[len..len + bytes.len()].copy_from_slice(bytes);
+    let offload = match tag {
+        None => template.offload(&mut header[..len], batch.head(i), offload)?,
+        // The two levels' checksums are about the head as it will be.
+        Some(_) => {
+            let mut head = [0; pmd::batch::HEAD + 16];
+            let kept = batch.head(i).get(from as usize..)?;
+            let kept = &kept[..kept.len().min(pmd::batch::HEAD)];
+            head[..bytes.len()].copy_from_slice(bytes);
+            head[bytes.len()..bytes.len() + kept.len()].copy_from_slice(kept);
+            template.offload(&mut header[..len], &head[..bytes.len() + kept.len()], offload)?
+        }
+    };
+    let prefixes = sink.prefixes(batch, len + bytes.len())?;
+    let prefix = prefixes.push(&header[..len + bytes.len()])?;
+    prefixes.add(i as u16, Part { prefix, from, len: rest, offload: offload.into() })
+}
