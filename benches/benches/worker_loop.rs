@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pmd::mem::Lending;
 use vswitch::flow::headers::parse_link;
+use vswitch::overlay::{Ingress, Overlays};
 use vswitch::pipeline::{Learning, decide};
-use vswitch::snapshot::{BridgeView, PortView, PortVlans, Snapshot};
+use vswitch::snapshot::{BridgeView, Place, PortView, PortVlans, Snapshot};
 use vswitch::tables::fdb::{Fdb, MacKey, Size};
 use vswitch_benches::circuit::{Circuit, Load};
 
@@ -54,8 +55,12 @@ fn pipeline(c: &mut Criterion) {
         mask: vswitch::pipeline::mask(),
     };
     let bridge = BridgeView { members: vec![0, 1], ..BridgeView::default() };
-    let snapshot =
-        Snapshot { generation: 1, ports: vec![Some(port()), Some(port())], bridges: vec![Some(bridge)] };
+    let snapshot = Snapshot {
+        generation: 1,
+        ports: vec![Some(port()), Some(port())],
+        bridges: vec![Some(bridge)],
+        overlays: Overlays::default(),
+    };
     let fdb = Fdb::new(Size::default(), 1);
     let frame: Vec<u8> = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0].into_iter().chain([0; 50]).collect();
     for (last, port) in [(1, 1), (2, 0)] {
@@ -67,7 +72,7 @@ fn pipeline(c: &mut Criterion) {
         b.iter(|| {
             let link = parse_link(black_box(&frame));
             let learning = Learning::On { worker: 0, now_s: 1 };
-            link.map(|link| decide(&snapshot, &fdb, 0, &link, learning, &mut ()))
+            link.map(|link| decide(&snapshot, &fdb, Ingress::port(0), &link, learning, &mut ()))
         })
     });
 }

@@ -13,6 +13,7 @@ use pmd::clock::{Clock, Manual};
 use pmd::mem::{End, Settings, open};
 use pmd::{Arena, HugePages, Offload, Port};
 
+use crate::overlay::Overlays;
 use crate::pipeline;
 use crate::snapshot::{BridgeView, Place, PortView, PortVlans, Snapshot};
 use crate::switch::tracing::{Trace, trace};
@@ -37,13 +38,15 @@ pub struct Design {
     pub workers: usize,
     /// Most ports.
     pub ports: usize,
+    /// Index of the first remote, if there are any: ports have lower ones.
+    pub first_remote: u16,
     /// Seed of all secrets.
     pub seed: u64,
 }
 
 impl Default for Design {
     fn default() -> Self {
-        Design { frames: 4096, flows: 4096, fdb: 1024, workers: 1, ports: 64, seed: 1 }
+        Design { frames: 4096, flows: 4096, fdb: 1024, workers: 1, ports: 64, first_remote: 64, seed: 1 }
     }
 }
 
@@ -105,7 +108,8 @@ impl Lab {
             mailboxes.push(mailbox);
             counters.push(own);
         }
-        let snapshot = Snapshot { bridges: vec![Some(BridgeView::default())], ..Snapshot::default() };
+        let (bridges, overlays) = (vec![Some(BridgeView::default())], Overlays::new(design.first_remote));
+        let snapshot = Snapshot { bridges, overlays, ..Snapshot::default() };
         Ok(Lab { arena, fdb, clock, workers, mailboxes, counters, events, snapshot, ends: Vec::new() })
     }
 

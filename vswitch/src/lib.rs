@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod flow;
 pub mod lab;
 pub mod notation;
+pub mod overlay;
 pub mod pipeline;
 pub mod server;
 pub mod snapshot;

@@ -18,13 +18,6 @@ pub struct HashKey {
     secrets: [u64; SECRETS],
 }
 
-/// Keeps its secrets.
-impl std::fmt::Debug for HashKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HashKey").finish_non_exhaustive()
-    }
-}
-
 impl HashKey {
     /// Expands `seed`; equal seeds give equal hashes. One random seed a start serves all tables.
     pub fn from_seed(seed: u64) -> HashKey {

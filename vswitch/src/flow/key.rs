@@ -93,9 +93,8 @@ impl FlowKey {
     #[inline]
     fn set_network(&mut self, headers: &Headers) {
         let hidden = headers.transport == Transport::Hidden;
-        self.words[2] |= u64::from(headers.tos) << 4
-            | (headers.fragment as u64) << 2
-            | u64::from(hidden) << 1;
+        self.words[2] |=
+            u64::from(headers.tos) << 4 | (headers.fragment as u64) << 2 | u64::from(hidden) << 1;
         self.words[3] = u64::from(headers.src_port) << 48
             | u64::from(headers.dst_port) << 32
             | u64::from(headers.tcp_flags) << 24

@@ -75,10 +75,13 @@ fn strip(batch: &mut Batch<'_>, i: usize, outer: &Outer) -> Result<(), DropReaso
     let offload = batch.offload(i);
     // Metadata of the outer level says nothing about the inner frame.
     let inner = match offload.checksum {
-        Checksum::Partial { start, .. } if start >= outer.inner => offload.gso.map_or(
-            Offload { checksum: offload.checksum, ..Offload::NONE },
-            |gso| Offload { checksum: offload.checksum, gso: Some(gso), outer: None },
-        ),
+        Checksum::Partial { start, .. } if start >= outer.inner => {
+            offload.gso.map_or(Offload { checksum: offload.checksum, ..Offload::NONE }, |gso| Offload {
+                checksum: offload.checksum,
+                gso: Some(gso),
+                outer: None,
+            })
+        }
         _ if offload.gso.is_some() => return Err(DropReason::BadOffload),
         Checksum::None if outer.checksum != 0 && !is_intact(batch, i, outer) => {
             return Err(DropReason::OuterUdpChecksum);

@@ -13,7 +13,13 @@ use crate::telemetry::drops::DropReason;
 
 /// Whether a frame of `vlan` may go from `from`, which is in `bridge`, to `to`; `same` if that is where it came from.
 #[inline]
-pub fn allowed(from: Origin<'_>, bridge: u16, to: &PortView, same: bool, vlan: u16) -> Result<(), DropReason> {
+pub fn allowed(
+    from: Origin<'_>,
+    bridge: u16,
+    to: &PortView,
+    same: bool,
+    vlan: u16,
+) -> Result<(), DropReason> {
     let (hairpin, isolated) = match from {
         Origin::Port(port) => (port.hairpin, port.isolated),
         Origin::Remote(..) => (false, false),
@@ -69,7 +75,9 @@ pub fn permit<O: Observer>(
 ) -> Result<Actions, DropReason> {
     let result = match destination {
         Destination::Flood => Ok(Actions::one(Action::Flood(vlan))),
-        Destination::Port(remote) if context.snapshot.overlays.is_remote(remote) => tunnel(context, vlan, remote),
+        Destination::Port(remote) if context.snapshot.overlays.is_remote(remote) => {
+            tunnel(context, vlan, remote)
+        }
         Destination::Port(port) => unicast(context, vlan, port),
     };
     observer.stage(

@@ -12,11 +12,11 @@ use pmd::{Batch, Offload, Part, TxItem};
 use super::execute::{NewTag, RemoteEvent, Sink, new_tag, output};
 use super::too_big;
 use crate::flow::action::TagChange;
+use crate::flow::hash::HashKey;
 use crate::flow::headers::parse_link;
 use crate::overlay::{Ingress, OverlayView, RemoteView};
 use crate::snapshot::Snapshot;
 use crate::telemetry::drops::DropReason;
-use crate::flow::hash::HashKey;
 use crate::tunnel::template::MAX;
 use crate::tunnel::{Fill, Inner, Template};
 

@@ -126,7 +126,13 @@ fn retag(batch: &mut Batch<'_>, i: usize, change: TagChange) -> bool {
 
 /// Sends one frame by one port, or drops it there, having made it fit.
 #[inline(never)]
-pub(super) fn output<S: Sink>(snapshot: &Snapshot, batch: &mut Batch<'_>, port: u16, item: TxItem, sink: &mut S) {
+pub(super) fn output<S: Sink>(
+    snapshot: &Snapshot,
+    batch: &mut Batch<'_>,
+    port: u16,
+    item: TxItem,
+    sink: &mut S,
+) {
     let Some(view) = snapshot.port(port) else { return sink.drop(port, DropReason::PortGone) };
     let part = sink.written().part(batch, item);
     // Short, complete or understood by the port: that is nearly every frame.

@@ -6,7 +6,7 @@
 //! than what lies in the private head, which is more than the eight bytes that a sender needs to know which flow it was.
 
 use pmd::checksum::{Sum, of};
-use pmd::{Batch, Packed, Part, TxItem};
+use pmd::{Batch, Packed, Part};
 
 use super::address::is_group;
 use super::execute::{Sink, output};

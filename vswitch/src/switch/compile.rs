@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::State;
-use crate::pipeline;
 use crate::overlay::Overlays;
+use crate::pipeline;
 use crate::snapshot::{BridgeView, Place, PortView, PortVlans, Snapshot, Stretch};
 
 impl State {

@@ -360,7 +360,12 @@ fn read_closely(batch: &Batch<'_>, frame: usize, port: u16, key: &mut FlowKey) -
 
 /// Makes the key of a frame that was inside a tunnel's; gives what is [`Known`] of its length.
 #[inline]
-fn read_inner(batch: &Batch<'_>, frame: usize, ingress: Ingress, key: &mut FlowKey) -> Result<u32, DropReason> {
+fn read_inner(
+    batch: &Batch<'_>,
+    frame: usize,
+    ingress: Ingress,
+    key: &mut FlowKey,
+) -> Result<u32, DropReason> {
     let ethernet = if batch.packed_offload(frame).is_none() { untagged(batch.head(frame)) } else { None };
     let len = match ethernet {
         Some(ethernet) => {
