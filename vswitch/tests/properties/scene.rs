@@ -9,7 +9,7 @@ use pmd::{Checksum, Features, Gso, GsoKind, Offload};
 use vswitch::flow::headers::{Depth, Network, Transport, parse};
 use vswitch::lab::{Design, Lab, PortDesign};
 use vswitch::notation::random::{Frames, Mix, Random};
-use vswitch::snapshot::PortVlans;
+use vswitch::snapshot::{Place, PortVlans};
 use vswitch::tables::fdb::{Kind, MacKey};
 use vswitch::telemetry::counters::PortTotals;
 
@@ -220,7 +220,7 @@ pub fn play(lab: &mut Lab, event: &Event) -> Seen {
         Event::Mtu(port, mtu) => lab.edit_port(port, |view| view.mtu = mtu),
         Event::Up(port, up) => lab.edit_port(port, |view| view.up = up),
         Event::Bridge(port, bridge) => {
-            lab.edit_port(port, |view| view.bridge = bridge);
+            lab.edit_port(port, |view| view.place = Place::Bridge(bridge));
             lab.fdb().remove_port(port);
         }
         Event::Flood(bridge, [unknown, broadcast, multicast]) => lab.edit(|snapshot| {
