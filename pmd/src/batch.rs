@@ -415,18 +415,23 @@ impl Batch<'_> {
     }
 
     /// Takes `count` bytes at position `at` out of frame `i`. False, and nothing changed, if the head
-    /// does not hold them. The offload metadata moves along.
+    /// does not hold them. The offload metadata moves along; bytes from the front are an outer header, and what
+    /// was known of it is forgotten ([`Offload::decapsulated`]: false also where that has no answer).
     #[inline]
     pub fn remove(&mut self, i: usize, at: usize, count: usize) -> bool {
         let frame = &mut self.frames[i];
         if at.checked_add(count).is_none_or(|end| end > frame.head_len as usize) {
             return false;
         }
-        let shift = i32::try_from(count).ok().map(|count| -count);
-        let Some(offload) = shift.and_then(|shift| frame.offload.unpack().shifted(shift)) else {
-            return false;
-        };
-        frame.offload = offload.into();
+        if !frame.offload.is_none() {
+            let (before, count) = (frame.offload.unpack(), u16::try_from(count));
+            let after = count.ok().and_then(|count| match at {
+                0 => before.decapsulated(count),
+                _ => before.shifted(-i32::from(count)),
+            });
+            let Some(after) = after else { return false };
+            frame.offload = after.into();
+        }
         self.head_mut(i).copy_within(0..at, count);
         let frame = &mut self.frames[i];
         // SAFETY: the head is at least `count` bytes long.

@@ -75,6 +75,32 @@ pub fn of(bytes: &[u8]) -> [u8; 2] {
     sum.finish()
 }
 
+/// The sum of the pseudo-header of a datagram of `length` bytes behind the IP header that `ip` begins with (RFC 9293,
+/// section 3.1; RFC 8200, section 8.1). `None` if `ip` does not hold its addresses.
+#[inline]
+pub fn pseudo_header(ip: &[u8], protocol: u8, length: u16) -> Option<Sum> {
+    let addresses = match ip.first()? >> 4 {
+        4 => ip.get(12..20)?,
+        6 => ip.get(8..40)?,
+        _ => return None,
+    };
+    let mut sum = Sum::default();
+    sum.add(addresses);
+    sum.add_word(u16::from(protocol));
+    sum.add_word(length);
+    Some(sum)
+}
+
+/// The checksum over bytes that end with what an inner partial checksum covers, without reading that: once it is
+/// completed, it sums to the complement of what its field holds now (`partial`). `before` is the sum of all bytes in
+/// front of it, an even number. Linux calls this local checksum offload
+/// (Documentation/networking/checksum-offloads.rst).
+#[inline]
+pub fn local(mut before: Sum, partial: [u8; 2]) -> [u8; 2] {
+    before.add_word(!u16::from_be_bytes(partial));
+    never_zero(before.finish())
+}
+
 /// A transport checksum as it goes on the wire: a computed 0 is sent as all ones for UDP, whose 0 means
 /// "none" (RFC 768); TCP and ICMP verify with either, so the rule is the same for all, as in the kernel.
 #[inline]

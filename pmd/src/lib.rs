@@ -40,6 +40,7 @@ pub mod arena;
 pub mod batch;
 pub mod checksum;
 pub mod clock;
+pub mod encapsulation;
 pub mod gather;
 pub mod huge;
 pub mod local;
@@ -59,8 +60,9 @@ pub mod virtio;
 
 pub use arena::{Arena, ArenaError, Buffer, FrameIndex, HugePages};
 pub use batch::{BATCH, Batch, MAX_FRAME, RxMemory};
+pub use encapsulation::Encapsulation;
 pub use gather::{Burst, Part, Prefixes, TxItem};
-pub use offload::{Checksum, Features, Gso, GsoKind, Offload, Packed};
+pub use offload::{Checksum, Features, Gso, GsoKind, Offload, Outer, Packed};
 pub use pool::Pool;
 pub use port::{Fate, Fault, Link, Peer, Port, RxQueue, Source, TxQueue, TxReport};
 pub use prefetch::prefetch;

@@ -47,13 +47,17 @@ pub struct Gso {
     pub ecn: bool,
 }
 
-/// The outer level of a tunnelled frame whose inner one the rest of the metadata describes.
+/// The outer level of a train inside a tunnel, whose inner one the rest of the metadata describes. A kernel hands
+/// such trains up without a word about it: then the partial checksum starts behind the outer transport header, and
+/// [`segment`](crate::segment) finds the outer level itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outer {
     /// Where the outer network header begins.
     pub network: u16,
-    /// Where the outer transport header begins.
+    /// Where the outer transport header begins: UDP or GRE.
     pub transport: u16,
+    /// Where the network header of the frame inside begins.
+    pub inner: u16,
     /// Whether the outer transport checksum is wanted.
     pub checksum: bool,
 }
@@ -83,13 +87,34 @@ impl Offload {
             other => other,
         };
         let outer = match self.outer {
-            Some(o) => Some(Outer { network: shift(o.network)?, transport: shift(o.transport)?, ..o }),
+            Some(Outer { network, transport, inner, checksum }) => Some(Outer {
+                network: shift(network)?,
+                transport: shift(transport)?,
+                inner: shift(inner)?,
+                checksum,
+            }),
             None => None,
         };
         Some(Offload { checksum, gso: self.gso, outer })
     }
 
-    /// Whether a port with `features` takes the frame as it is.
+    /// The metadata after an outer header of `header` bytes was taken off the front. What was known of that header
+    /// goes with it; so does [`Checksum::Verified`], as it may have been the outer checksum that was verified.
+    /// `None` for a train of outer headers, which has to be cut first.
+    #[inline]
+    pub fn decapsulated(self, header: u16) -> Option<Offload> {
+        let checksum = match self.checksum {
+            Checksum::Partial { start, offset } if start >= header => {
+                Checksum::Partial { start: start - header, offset }
+            }
+            _ if self.gso.is_some() => return None,
+            _ => Checksum::None,
+        };
+        Some(Offload { checksum, gso: self.gso, outer: None })
+    }
+
+    /// Whether a port with `features` takes the frame as it is, if the frame is what the metadata says: of a train,
+    /// only [`Train::passes`](crate::segment::Train::passes) knows.
     #[inline]
     pub fn fits(&self, features: Features) -> bool {
         let checksum = match self.checksum {
@@ -110,7 +135,7 @@ impl Offload {
 /// | word | bits |
 /// | --- | --- |
 /// | 0 | checksum: state (2), start (16), offset (16); GSO: kind (2), CWR (1), size (16) |
-/// | 1 | outer: present (1), checksum (1), network (16), transport (16) |
+/// | 1 | outer: present (1), checksum (1), network (16), transport (16), inner (16) |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packed([u64; 2]);
 
@@ -167,6 +192,7 @@ impl Packed {
             checksum: outer >> 1 & 1 == 1,
             network: (outer >> 2) as u16,
             transport: (outer >> 18) as u16,
+            inner: (outer >> 34) as u16,
         });
         Offload { checksum, gso, outer }
     }
@@ -192,6 +218,7 @@ impl From<Offload> for Packed {
             1 | u64::from(outer.checksum) << 1
                 | u64::from(outer.network) << 2
                 | u64::from(outer.transport) << 18
+                | u64::from(outer.inner) << 34
         });
         Packed([checksum | gso, outer])
     }
@@ -215,7 +242,7 @@ impl Features {
     pub const ECN: Features = Features(1 << 3);
     /// Takes UDP trains.
     pub const USO: Features = Features(1 << 4);
-    /// Takes trains inside a tunnel.
+    /// Takes trains inside a tunnel over UDP, if told where the levels lie.
     pub const TUNNEL: Features = Features(1 << 5);
     /// Sends arena frames without copying them.
     pub const ZERO_COPY: Features = Features(1 << 6);
@@ -297,9 +324,10 @@ mod tests {
         ];
         let outers = [
             None,
-            Some(Outer { network: 0, transport: 0, checksum: false }),
-            Some(Outer { network: 0xffff, transport: 14, checksum: true }),
-            Some(Outer { network: 14, transport: 0xffff, checksum: false }),
+            Some(Outer { network: 0, transport: 0, inner: 0, checksum: false }),
+            Some(Outer { network: 0xffff, transport: 14, inner: 0, checksum: true }),
+            Some(Outer { network: 14, transport: 0xffff, inner: 0, checksum: false }),
+            Some(Outer { network: 0, transport: 0, inner: 0xffff, checksum: false }),
         ];
         for (checksum, gso, outer) in
             checksums.iter().flat_map(|c| trains.iter().flat_map(|g| outers.iter().map(|o| (*c, *g, *o))))
@@ -319,5 +347,25 @@ mod tests {
         let offload = Offload { checksum: Checksum::Partial { start: 34, offset: 6 }, ..Offload::NONE };
         assert_eq!(offload.shifted(4).unwrap().checksum, Checksum::Partial { start: 38, offset: 6 });
         assert_eq!(offload.shifted(-35), None);
+    }
+
+    #[test]
+    fn what_was_known_of_an_outer_header_goes_with_it() {
+        let gso = Some(Gso { kind: GsoKind::Tcp4, size: 1398, ecn: false });
+        let outer = Some(Outer { network: 14, transport: 34, inner: 64, checksum: true });
+        let partial = |start| Checksum::Partial { start, offset: 16 };
+        let with = |checksum, gso, outer| Offload { checksum, gso, outer };
+        for (before, after) in [
+            (with(partial(84), gso, outer), Some(with(partial(34), gso, None))),
+            (with(partial(84), gso, None), Some(with(partial(34), gso, None))),
+            (with(partial(84), None, None), Some(with(partial(34), None, None))),
+            (with(partial(34), None, None), Some(Offload::NONE)),
+            (with(Checksum::Verified, None, None), Some(Offload::NONE)),
+            (Offload::NONE, Some(Offload::NONE)),
+            (with(partial(34), gso, None), None),
+            (with(partial(49), gso, None), None),
+        ] {
+            assert_eq!(before.decapsulated(50), after, "{before:?}");
+        }
     }
 }

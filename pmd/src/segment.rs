@@ -4,11 +4,16 @@
 //! (in the burst's [`Prefixes`]) and a range of the train's payload, which is not copied here; its checksum
 //! stays partial and is completed where the bytes are copied. Called by the worker for an out port that
 //! cannot take the train.
+//!
+//! A train may lie in a tunnel, or in a tunnel inside a tunnel: ours, of which the metadata tells ([`Outer`]),
+//! around that of a container, whose kernel hands 64 KB up with no more said than where the innermost checksum
+//! starts. Its headers are then looked for. Each level gets its lengths, identification and
+//! checksum written anew; what follows an outer transport header up to the inner network header is copied as it is.
 
-use crate::batch::HEAD;
-use crate::checksum::{Sum, of};
+use crate::checksum::{Sum, local, of, pseudo_header};
+use crate::encapsulation::network_header;
 use crate::gather::{Part, Prefixes, TxItem};
-use crate::offload::{Checksum, Gso, GsoKind, Offload};
+use crate::offload::{Checksum, Features, Gso, GsoKind, Offload, Outer};
 
 /// Why a train cannot be cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,24 +33,26 @@ const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
 
-/// Where a train's headers lie, in the outgoing frame.
-#[derive(Debug)]
-struct Layout {
-    network: usize,
-    transport: usize,
-    /// The first payload byte.
-    payload: usize,
-    ipv6: bool,
-}
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const GRE: u8 = 47;
+
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+/// An Ethernet frame, in GRE and Geneve.
+const ETHERNET: u16 = 0x6558;
 
 /// Bytes of an IPv6 header without extensions.
 const IPV6_HEADER: usize = 40;
 
 /// The longest header that is copied in front of each segment.
-const MAX_HEADER: usize = HEAD;
+const MAX_HEADER: usize = 256;
 
 /// The most segments of one train. Linux goes down to an MSS of 88, which makes 745 of 64 KB.
 const MAX_SEGMENTS: usize = 1024;
+
+/// Tunnels that a train may lie in: one of ours around one of a container.
+const MAX_OUTER: usize = 2;
 
 /// A train on its way to become segments, one at a time.
 ///
@@ -71,7 +78,8 @@ impl Train {
     /// # Errors
     /// The metadata contradicts the headers, or asks for segments that cannot be.
     pub fn new(head: &[u8], frame: usize, train: Part) -> Result<Train, SegmentError> {
-        let (layout, gso) = layout(head, train.total(), train.offload.unpack())?;
+        let (layout, gso) =
+            Layout::find(head, train.total(), train.offload.unpack()).ok_or(SegmentError::BadOffload)?;
         let count = (train.total() - layout.payload).div_ceil(gso.size as usize);
         if layout.payload > MAX_HEADER || count > MAX_SEGMENTS {
             return Err(SegmentError::BadOffload);
@@ -79,12 +87,35 @@ impl Train {
         let mut header = [0; MAX_HEADER];
         header[..layout.payload].copy_from_slice(&head[..layout.payload]);
         let train = Train { header, layout, gso, frame: frame as u16, train, next: 0, count };
-        // IPv4 counts its own header, IPv6 what follows it.
-        let counted_from = train.layout.network + if train.layout.ipv6 { IPV6_HEADER } else { 0 };
-        if train.longest() - counted_from > u16::MAX as usize {
+        if !train.layout.can_say(train.longest()) {
             return Err(SegmentError::TooLong);
         }
         Ok(train)
+    }
+
+    /// Whether a port with `features` takes the train uncut.
+    pub fn passes(&self, features: Features) -> bool {
+        let tunnel = match self.layout.outer() {
+            [] => true,
+            [level] => level.ip.protocol == UDP && features.contains(Features::TUNNEL),
+            _ => false,
+        };
+        tunnel
+            && features.contains(Features::of(self.gso).with(Features::CHECKSUM))
+            && self.layout.can_say(self.train.total())
+    }
+
+    /// The train with its tunnel named, if that was found and not told: a port that takes it wants to know.
+    pub fn found(&self) -> Option<Part> {
+        let told = self.train.offload.unpack();
+        let ([level], None) = (self.layout.outer(), told.outer) else { return None };
+        let outer = Outer {
+            network: level.ip.at as u16,
+            transport: level.ip.end as u16,
+            inner: self.layout.inner.at as u16,
+            checksum: level.checksum,
+        };
+        Some(Part { offload: Offload { outer: Some(outer), ..told }.into(), ..self.train })
     }
 
     /// How many segments it becomes in all.
@@ -118,7 +149,7 @@ impl Train {
         rewrite(prefixes.get_mut(prefix), &self.layout, self.gso, self.next, payload, last);
         self.next += 1;
         let offset = if self.gso.kind == GsoKind::Udp { 6 } else { 16 };
-        let checksum = Checksum::Partial { start: self.layout.transport as u16, offset };
+        let checksum = Checksum::Partial { start: self.layout.inner.end as u16, offset };
         let part = Part {
             prefix,
             from: from as u32 + self.train.from - self.train.prefix.len() as u32,
@@ -129,98 +160,241 @@ impl Train {
     }
 }
 
-/// Finds the headers and checks that they say what the metadata says. Positions come from the frame's
-/// own headers, never from a length that a guest claims.
-fn layout(head: &[u8], len: usize, offload: Offload) -> Result<(Layout, Gso), SegmentError> {
-    let bad = SegmentError::BadOffload;
-    let (Some(gso), Checksum::Partial { start, .. }) = (offload.gso, offload.checksum) else {
-        return Err(bad);
-    };
-    if gso.size == 0 || offload.outer.is_some() {
-        return Err(bad);
-    }
-    let mut network = 14;
-    let mut ethertype = word(head, 12).ok_or(bad)?;
-    while matches!(ethertype, 0x8100 | 0x88a8) && network < 22 {
-        ethertype = word(head, network + 2).ok_or(bad)?;
-        network += 4;
-    }
-    let transport = start as usize;
-    let protocol = if gso.kind == GsoKind::Udp { 17 } else { 6 };
-    let ipv6 = match (ethertype, gso.kind) {
-        (0x0800, GsoKind::Tcp4 | GsoKind::Udp) => false,
-        (0x86dd, GsoKind::Tcp6 | GsoKind::Udp) => true,
-        _ => return Err(bad),
-    };
-    if ipv6 {
-        // Extension headers may stand between; the last "next header" before the transport is not
-        // looked up again, since only the position counts here.
-        if transport < network + 40 {
-            return Err(bad);
-        }
-        if transport == network + 40 && *head.get(network + 6).ok_or(bad)? != protocol {
-            return Err(bad);
-        }
-    } else {
-        let first = *head.get(network).ok_or(bad)?;
-        if transport != network + usize::from(first & 0x0f) * 4
-            || *head.get(network + 9).ok_or(bad)? != protocol
-        {
-            return Err(bad);
-        }
-        if transport < network + 20 {
-            return Err(bad);
-        }
-    }
-    let header = match gso.kind {
-        GsoKind::Udp => 8,
-        GsoKind::Tcp4 | GsoKind::Tcp6 => usize::from(*head.get(transport + 12).ok_or(bad)? >> 4) * 4,
-    };
-    let payload = transport + header;
-    if header < 8 || (gso.kind != GsoKind::Udp && header < 20) || payload > head.len() || payload >= len {
-        return Err(bad);
-    }
-    Ok((Layout { network, transport, payload, ipv6 }, gso))
+/// An IP header.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ip {
+    at: usize,
+    /// Where it and its extension headers end, and a transport header begins.
+    end: usize,
+    ipv6: bool,
+    /// Of the transport header.
+    protocol: u8,
 }
 
-/// Writes the header of a segment, whose lengths [`Train::new`] found to fit.
+impl Ip {
+    /// The one at `at`. Positions come from the frame's own headers, never from a length that a guest claims.
+    fn read(head: &[u8], at: usize) -> Option<Ip> {
+        let first = *head.get(at)?;
+        match first >> 4 {
+            4 => {
+                let length = usize::from(first & 0x0f) * 4;
+                let protocol = *head.get(at + 9)?;
+                (length >= 20).then_some(Ip { at, end: at + length, ipv6: false, protocol })
+            }
+            6 => {
+                let (mut end, mut protocol) = (at + IPV6_HEADER, *head.get(at + 6)?);
+                // Hop-by-hop options, routing, destination options (RFC 8200, section 4).
+                while matches!(protocol, 0 | 43 | 60) {
+                    let extension = head.get(end..end + 2)?;
+                    protocol = extension[0];
+                    end += (usize::from(extension[1]) + 1) * 8;
+                }
+                Some(Ip { at, end, ipv6: true, protocol })
+            }
+            _ => None,
+        }
+    }
+
+    /// What its length field says, as bytes from its beginning on.
+    fn length(&self, head: &[u8]) -> Option<usize> {
+        if self.ipv6 {
+            Some(IPV6_HEADER + usize::from(word(head, self.at + 4)?))
+        } else {
+            word(head, self.at + 2).map(usize::from)
+        }
+    }
+
+    /// Where its length field begins to count: IPv4 counts its own header, IPv6 what follows it.
+    fn counted_from(&self) -> usize {
+        self.at + if self.ipv6 { IPV6_HEADER } else { 0 }
+    }
+
+    /// Writes the header of segment `number`, in front of `behind` bytes.
+    fn rewrite(&self, header: &mut [u8], behind: usize, number: usize) {
+        let Ip { at, end, ipv6, .. } = *self;
+        let length = ((end - self.counted_from() + behind) as u16).to_be_bytes();
+        if ipv6 {
+            header[at + 4..at + 6].copy_from_slice(&length);
+            return;
+        }
+        header[at + 2..at + 4].copy_from_slice(&length);
+        let id = u16::from_be_bytes([header[at + 4], header[at + 5]]).wrapping_add(number as u16);
+        header[at + 4..at + 6].copy_from_slice(&id.to_be_bytes());
+        header[at + 10..at + 12].fill(0);
+        let sum = of(&header[at..end]);
+        header[at + 10..at + 12].copy_from_slice(&sum);
+    }
+
+    /// The pseudo-header's sum in front of `behind` bytes.
+    fn pseudo_header(&self, header: &[u8], behind: usize) -> Sum {
+        pseudo_header(&header[self.at..], self.protocol, behind as u16).unwrap_or_default()
+    }
+}
+
+/// The IP header of a tunnel, and the transport header behind it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Level {
+    ip: Ip,
+    /// The UDP checksum is wanted.
+    checksum: bool,
+}
+
+impl Level {
+    /// The level that `ip` begins; `None` if that carries no tunnel whose header can be copied.
+    fn new(head: &[u8], ip: Ip, checksum: Option<bool>) -> Option<Level> {
+        match ip.protocol {
+            // A checksum of 0 is none (RFC 768).
+            UDP => Some(Level { ip, checksum: checksum.unwrap_or(word(head, ip.end + 6)? != 0) }),
+            // Neither a checksum nor a sequence number nor another version (RFC 2890, section 2).
+            GRE if word(head, ip.end)? & !0x2000 == 0 && checksum != Some(true) => {
+                Some(Level { ip, checksum: false })
+            }
+            _ => None,
+        }
+    }
+
+    /// Where the network header inside may begin.
+    fn carried(&self, head: &[u8]) -> [Option<usize>; 2] {
+        let behind = |at: usize, protocol: Option<u16>| match protocol? {
+            ETHERNET => Some(at + network_header(head.get(at..)?)?),
+            IPV4 | IPV6 => Some(at),
+            _ => None,
+        };
+        let at = self.ip.end;
+        match self.ip.protocol {
+            GRE => {
+                let key = if head.get(at).is_some_and(|flags| flags & 0x20 != 0) { 4 } else { 0 };
+                [behind(at + 4 + key, word(head, at + 2)), None]
+            }
+            // By its port nobody knows which it is: VXLAN (RFC 7348), Geneve (RFC 8926, section 3.4).
+            _ => {
+                let options = head.get(at + 8).map_or(0, |first| usize::from(first & 0x3f) * 4);
+                [behind(at + 16, Some(ETHERNET)), behind(at + 16 + options, word(head, at + 10))]
+            }
+        }
+    }
+
+    /// Writes the headers in front of `behind` bytes, the last of which are covered by an inner checksum that starts
+    /// at `start` and is `partial`.
+    fn rewrite(&self, header: &mut [u8], behind: usize, number: usize, start: usize, partial: [u8; 2]) {
+        self.ip.rewrite(header, behind, number);
+        if self.ip.protocol != UDP {
+            return;
+        }
+        let at = self.ip.end;
+        header[at + 4..at + 6].copy_from_slice(&(behind as u16).to_be_bytes());
+        header[at + 6..at + 8].fill(0);
+        if self.checksum {
+            let mut sum = self.ip.pseudo_header(header, behind);
+            sum.add(&header[at..start]);
+            header[at + 6..at + 8].copy_from_slice(&local(sum, partial));
+        }
+    }
+}
+
+/// Where a train's headers lie, in the outgoing frame.
+#[derive(Debug)]
+struct Layout {
+    /// The tunnels around it, outermost first, and how many.
+    outer: [Level; MAX_OUTER],
+    depth: usize,
+    inner: Ip,
+    /// The first payload byte.
+    payload: usize,
+}
+
+impl Layout {
+    /// Finds the headers and checks that they say what the metadata says.
+    fn find(head: &[u8], len: usize, offload: Offload) -> Option<(Layout, Gso)> {
+        let (Some(gso), Checksum::Partial { start, .. }) = (offload.gso, offload.checksum) else {
+            return None;
+        };
+        let start = start as usize;
+        let (mut outer, mut depth) = ([Level::default(); MAX_OUTER], 0);
+        let mut ip = Ip::behind_ethernet(head)?;
+        if let Some(told) = offload.outer {
+            if (ip.at, ip.end) != (told.network.into(), told.transport.into()) {
+                return None;
+            }
+            let level = Level::new(head, ip, Some(told.checksum))?;
+            if usize::from(told.inner) < ip.end + 8 {
+                return None;
+            }
+            (outer[depth], depth) = (level, depth + 1);
+            ip = Ip::read(head, told.inner.into())?;
+        }
+        if ip.end != start {
+            let level = Level::new(head, ip, None)?;
+            (outer[depth], depth) = (level, depth + 1);
+            // What looks like an IP header there, and says how far it is to the frame's end, is one.
+            ip = level.carried(head).into_iter().flatten().find_map(|at| {
+                let ip = Ip::read(head, at)?;
+                (ip.end == start && ip.length(head)? == len.checked_sub(at)?).then_some(ip)
+            })?;
+        }
+        let (protocol, right_version) = match gso.kind {
+            GsoKind::Tcp4 => (TCP, !ip.ipv6),
+            GsoKind::Tcp6 => (TCP, ip.ipv6),
+            GsoKind::Udp => (UDP, true),
+        };
+        let header = match gso.kind {
+            GsoKind::Udp => 8,
+            GsoKind::Tcp4 | GsoKind::Tcp6 => usize::from(*head.get(start + 12)? >> 4) * 4,
+        };
+        let payload = start + header;
+        let is_whole =
+            header >= if protocol == UDP { 8 } else { 20 } && payload <= head.len() && payload < len;
+        // An outer checksum is put together from words.
+        let is_even = outer[..depth].iter().all(|level| (start - level.ip.end).is_multiple_of(2));
+        (gso.size > 0 && ip.protocol == protocol && right_version && is_whole && is_even)
+            .then_some((Layout { outer, depth, inner: ip, payload }, gso))
+    }
+
+    fn outer(&self) -> &[Level] {
+        &self.outer[..self.depth]
+    }
+
+    /// Whether the length fields can say how long a frame of `total` bytes is. The outermost says most.
+    fn can_say(&self, total: usize) -> bool {
+        let outermost = self.outer().first().map_or(self.inner, |level| level.ip);
+        total - outermost.counted_from() <= u16::MAX as usize
+    }
+}
+
+impl Ip {
+    /// The one behind an Ethernet header and its tags.
+    fn behind_ethernet(head: &[u8]) -> Option<Ip> {
+        let at = network_header(head)?;
+        let ip = Ip::read(head, at)?;
+        (word(head, at - 2)? == if ip.ipv6 { IPV6 } else { IPV4 }).then_some(ip)
+    }
+}
+
+/// Writes the headers of a segment, whose lengths [`Train::new`] found to fit.
 fn rewrite(header: &mut [u8], layout: &Layout, gso: Gso, number: usize, payload: usize, last: bool) {
-    let Layout { network, transport, ipv6, .. } = *layout;
-    let after_network = (layout.payload - transport + payload) as u16;
-    let mut pseudo = Sum::default();
-    if ipv6 {
-        let length = after_network + (transport - network - 40) as u16;
-        header[network + 4..network + 6].copy_from_slice(&length.to_be_bytes());
-        pseudo.add(&header[network + 8..network + 40]);
-    } else {
-        let length = after_network + (transport - network) as u16;
-        header[network + 2..network + 4].copy_from_slice(&length.to_be_bytes());
-        let id = u16::from_be_bytes([header[network + 4], header[network + 5]]).wrapping_add(number as u16);
-        header[network + 4..network + 6].copy_from_slice(&id.to_be_bytes());
-        header[network + 10..network + 12].fill(0);
-        let sum = of(&header[network..transport]);
-        header[network + 10..network + 12].copy_from_slice(&sum);
-        pseudo.add(&header[network + 12..network + 20]);
-    }
-    pseudo.add_word(after_network);
+    let start = layout.inner.end;
+    let total = layout.payload + payload;
+    layout.inner.rewrite(header, total - start, number);
+    let partial = layout.inner.pseudo_header(header, total - start).partial();
     if gso.kind == GsoKind::Udp {
-        pseudo.add_word(17);
-        header[transport + 4..transport + 6].copy_from_slice(&after_network.to_be_bytes());
-        header[transport + 6..transport + 8].copy_from_slice(&pseudo.partial());
-        return;
+        header[start + 4..start + 6].copy_from_slice(&((total - start) as u16).to_be_bytes());
+        header[start + 6..start + 8].copy_from_slice(&partial);
+    } else {
+        let sequence = u32::from_be_bytes(header[start + 4..start + 8].try_into().unwrap_or_default());
+        let sequence = sequence.wrapping_add((number * gso.size as usize) as u32);
+        header[start + 4..start + 8].copy_from_slice(&sequence.to_be_bytes());
+        if !last {
+            header[start + 13] &= !(FIN | PSH);
+        }
+        if number > 0 {
+            header[start + 13] &= !CWR;
+        }
+        header[start + 16..start + 18].copy_from_slice(&partial);
     }
-    pseudo.add_word(6);
-    let at = transport + 4;
-    let sequence = u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    let sequence = sequence.wrapping_add((number * gso.size as usize) as u32);
-    header[at..at + 4].copy_from_slice(&sequence.to_be_bytes());
-    if !last {
-        header[transport + 13] &= !(FIN | PSH);
+    // From the inside out: an outer checksum covers the inner headers.
+    for level in layout.outer().iter().rev() {
+        level.rewrite(header, total - level.ip.end, number, start, partial);
     }
-    if number > 0 {
-        header[transport + 13] &= !CWR;
-    }
-    header[transport + 16..transport + 18].copy_from_slice(&pseudo.partial());
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u16> {
@@ -231,8 +405,8 @@ fn word(bytes: &[u8], at: usize) -> Option<u16> {
 mod tests {
     use super::*;
     use crate::batch::RxMemory;
+    use crate::encapsulation::Encapsulation;
     use crate::gather::Burst;
-    use crate::offload::Features;
 
     fn train(ipv6: bool, udp: bool, payload: usize) -> (Vec<u8>, Offload) {
         let mut frame = vec![2u8; 12];
@@ -269,6 +443,9 @@ mod tests {
         }
         frame.extend(header);
         frame.extend((0..payload).map(|i| (i % 253) as u8));
+        let (field, counted_from) = if ipv6 { (18, 54) } else { (16, 14) };
+        let length = (frame.len() - counted_from) as u16;
+        frame[field..field + 2].copy_from_slice(&length.to_be_bytes());
         let kind = match (udp, ipv6) {
             (true, _) => GsoKind::Udp,
             (false, true) => GsoKind::Tcp6,
@@ -300,6 +477,235 @@ mod tests {
                 bytes
             })
             .collect())
+    }
+
+    /// Tunnels of these tests.
+    #[derive(Clone, Copy, Debug)]
+    struct Tunnel {
+        ipv6: bool,
+        gre: bool,
+        checksum: bool,
+        tagged: bool,
+    }
+
+    const VXLAN: Tunnel = Tunnel { ipv6: false, gre: false, checksum: false, tagged: false };
+
+    impl Tunnel {
+        fn all() -> Vec<Tunnel> {
+            let flags = [false, true];
+            let all =
+                flags.iter().flat_map(|ipv6| flags.map(|tagged| Tunnel { ipv6: *ipv6, tagged, ..VXLAN }));
+            all.flat_map(|tunnel| {
+                [tunnel, Tunnel { checksum: true, ..tunnel }, Tunnel { gre: true, ..tunnel }]
+            })
+            .collect()
+        }
+
+        /// Puts a frame into the tunnel.
+        fn wrap(self, frame: &[u8], offload: Offload) -> (Vec<u8>, Offload) {
+            let mut header = vec![4u8; 12];
+            if self.tagged {
+                header.extend([0x81, 0x00, 0, 7]);
+            }
+            header.extend(if self.ipv6 { [0x86, 0xdd] } else { [0x08, 0x00] });
+            let network = header.len();
+            let protocol = if self.gre { GRE } else { UDP };
+            if self.ipv6 {
+                header.extend([0x60, 0, 0, 0, 0, 0, protocol, 64]);
+                header.extend([0xfc; 32]);
+            } else {
+                header.extend([
+                    0x45, 0, 0, 0, 0x12, 0x34, 0x40, 0, 64, protocol, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2,
+                ]);
+            }
+            let transport = header.len();
+            if self.gre {
+                header.extend([0x20, 0, 0x65, 0x58, 0, 0, 5, 0]);
+            } else {
+                let length = (16 + frame.len()) as u16;
+                header.extend([0xc0, 0, 0x12, 0xb5]);
+                header.extend(length.to_be_bytes());
+                header.extend([0, 0, 8, 0, 0, 0, 0, 0, 5, 0]);
+            }
+            let at = Encapsulation {
+                network: network as u16,
+                transport: transport as u16,
+                checksum: self.checksum,
+            };
+            let needed = at.finish(&mut header, frame, offload.into()).unwrap();
+            header.extend(frame);
+            // As a kernel leaves them: right for the train as a whole.
+            let behind = header.len() - transport;
+            Ip::read(&header, network).unwrap().rewrite(&mut header, behind, 0);
+            (header, needed.unpack())
+        }
+
+        /// Checks the outer headers of a frame; gives the frame inside.
+        fn unwrap(self, frame: &[u8], number: u16) -> &[u8] {
+            let network = if self.tagged { 18 } else { 14 };
+            let transport = network + if self.ipv6 { 40 } else { 20 };
+            let length = (frame.len() - transport) as u16;
+            let mut sum = Sum::default();
+            if self.ipv6 {
+                assert_eq!(word(frame, network + 4).unwrap(), length);
+                sum.add(&frame[network + 8..transport]);
+            } else {
+                assert_eq!(word(frame, network + 2).unwrap(), length + 20);
+                assert_eq!(word(frame, network + 4).unwrap(), 0x1234 + number);
+                assert_eq!(of(&frame[network..transport]), [0, 0], "outer IPv4 header checksum");
+                sum.add(&frame[network + 12..transport]);
+            }
+            if self.gre {
+                return &frame[transport + 8..];
+            }
+            assert_eq!(word(frame, transport + 4).unwrap(), length);
+            if self.checksum {
+                sum.add_word(UDP.into());
+                sum.add_word(length);
+                sum.add(&frame[transport..]);
+                assert_eq!(sum.finish(), [0, 0], "outer UDP checksum");
+                assert_ne!(word(frame, transport + 6).unwrap(), 0);
+            } else {
+                assert_eq!(word(frame, transport + 6).unwrap(), 0);
+            }
+            &frame[transport + 16..]
+        }
+    }
+
+    const KINDS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
+
+    #[test]
+    fn segments_of_a_train_in_a_tunnel_are_right_on_every_level() {
+        for ((ipv6, udp), tunnel) in
+            KINDS.iter().flat_map(|kind| Tunnel::all().into_iter().map(|t| (*kind, t)))
+        {
+            let (frame, offload) = train(ipv6, udp, 2500);
+            let expected = cut(&frame, 100, offload).unwrap();
+            let (wrapped, told) = tunnel.wrap(&frame, offload);
+            assert!(told.outer.is_some());
+            for offload in [told, Offload { outer: None, ..told }] {
+                let segments = cut(&wrapped, 192, offload).unwrap();
+                assert_eq!(segments.len(), 3);
+                for (number, (segment, expected)) in (0..).zip(segments.iter().zip(&expected)) {
+                    assert!(tunnel.unwrap(segment, number) == expected, "{tunnel:?} {offload:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_tunnel_in_a_tunnel_is_cut_right_on_every_level() {
+        for (outer, middle) in
+            Tunnel::all().into_iter().flat_map(|o| Tunnel::all().into_iter().map(move |m| (o, m)))
+        {
+            let (frame, offload) = train(false, false, 2500);
+            let expected = cut(&frame, 100, offload).unwrap();
+            let (frame, offload) = middle.wrap(&frame, offload);
+            for hidden in [offload, Offload { outer: None, ..offload }] {
+                let (wrapped, offload) = outer.wrap(&frame, hidden);
+                let segments = cut(&wrapped, 256, offload).unwrap();
+                for (number, (segment, expected)) in (0..).zip(segments.iter().zip(&expected)) {
+                    assert!(middle.unwrap(outer.unwrap(segment, number), number) == expected);
+                }
+                let lost = Offload { outer: None, ..offload };
+                assert!(cut(&wrapped, 256, lost) == Err(SegmentError::BadOffload), "two levels hidden");
+            }
+        }
+    }
+
+    #[test]
+    fn a_train_in_a_tunnel_passes_where_it_is_understood() {
+        let (frame, offload) = train(false, false, 2500);
+        let look = |frame: &[u8], offload: Offload| {
+            let mut memory = RxMemory::new();
+            let (mut batch, mut scratch) = memory.lend();
+            let bytes = scratch.take(frame.len());
+            bytes.copy_from_slice(frame);
+            batch.push_private(bytes, 0, offload);
+            Train::new(batch.head(0), 0, Part::whole(&batch, 0)).unwrap()
+        };
+        let tunnels = Features::VIRTIO.with(Features::TUNNEL);
+        assert!(look(&frame, offload).passes(Features::VIRTIO));
+        assert!(look(&frame, offload).found().is_none());
+        let (vxlan, told) = VXLAN.wrap(&frame, offload);
+        for offload in [told, Offload { outer: None, ..told }] {
+            let train = look(&vxlan, offload);
+            assert!(train.passes(tunnels) && !train.passes(Features::VIRTIO), "{offload:?}");
+            assert!(!train.passes(tunnels.without(Features::CHECKSUM)));
+            let named = train.found().map_or(offload, |part| part.offload.unpack());
+            assert_eq!(named, told);
+        }
+        let (nested, twice) = VXLAN.wrap(&vxlan, told);
+        assert!(!look(&nested, twice).passes(tunnels), "one level is all that can be said");
+        let (gre, told) = Tunnel { gre: true, ..VXLAN }.wrap(&frame, offload);
+        assert!(!look(&gre, told).passes(tunnels), "not over UDP");
+        let (frame, offload) = train(false, false, 65_535 - 52);
+        let (long, told) = VXLAN.wrap(&frame, offload);
+        let train = look(&long, told);
+        assert!(!train.passes(tunnels), "longer than the outer header can say");
+        assert_eq!(train.count(), 66);
+    }
+
+    #[test]
+    fn lies_about_a_tunnel_are_refused() {
+        let (frame, offload) = train(false, false, 2500);
+        let (wrapped, told) = VXLAN.wrap(&frame, offload);
+        let outer = told.outer.unwrap();
+        let with = |outer| Offload { outer: Some(outer), ..told };
+        for wrong in [
+            with(Outer { network: 18, ..outer }),
+            with(Outer { transport: 38, ..outer }),
+            with(Outer { inner: 38, ..outer }),
+            with(Outer { inner: 60, ..outer }),
+            with(Outer { inner: 0xffff, ..outer }),
+            Offload { checksum: Checksum::Partial { start: 85, offset: 16 }, outer: None, ..told },
+            Offload { checksum: Checksum::Partial { start: 88, offset: 16 }, outer: None, ..told },
+        ] {
+            assert_eq!(cut(&wrapped, 192, wrong), Err(SegmentError::BadOffload), "{wrong:?}");
+        }
+        let (gre, told) = Tunnel { gre: true, ..VXLAN }.wrap(&frame, offload);
+        for flags in [0x80, 0x10, 0xb0] {
+            let mut gre = gre.clone();
+            gre[34] |= flags;
+            assert_eq!(
+                cut(&gre, 192, told),
+                Err(SegmentError::BadOffload),
+                "a checksum or a sequence number"
+            );
+        }
+        // A length inside that says something else is no sign of an inner header.
+        let mut odd = wrapped;
+        odd[64 + 3] ^= 1;
+        let hidden = Offload { outer: None, ..told };
+        assert_eq!(cut(&odd, 192, hidden), Err(SegmentError::BadOffload));
+    }
+
+    #[test]
+    fn a_single_frame_in_a_tunnel_is_complete_on_both_levels() {
+        for ((ipv6, udp), tunnel) in
+            KINDS.iter().flat_map(|kind| Tunnel::all().into_iter().map(|t| (*kind, t)))
+        {
+            let (frame, offload) = train(ipv6, udp, 999);
+            let [complete] = &cut(&frame, 100, offload).unwrap()[..] else { panic!("one segment") };
+            let partial = {
+                let mut frame = complete.clone();
+                let Checksum::Partial { start, offset } = offload.checksum else { panic!("partial") };
+                let ip = Ip::read(&frame, 14).unwrap();
+                let sum = ip.pseudo_header(&frame, frame.len() - ip.end).partial();
+                frame[usize::from(start + offset)..][..2].copy_from_slice(&sum);
+                frame
+            };
+            let verified = Offload { checksum: Checksum::Verified, ..Offload::NONE };
+            let needed = Offload { gso: None, ..offload };
+            for (frame, offload) in [(&partial, needed), (complete, Offload::NONE), (complete, verified)] {
+                let (mut wrapped, needed) = tunnel.wrap(frame, offload);
+                assert_eq!((needed.gso, needed.outer), (None, None));
+                if let Checksum::Partial { start, offset } = needed.checksum {
+                    crate::gather::complete(&mut wrapped, start, offset);
+                }
+                assert!(tunnel.unwrap(&wrapped, 0) == complete, "{tunnel:?} {offload:?}");
+            }
+        }
     }
 
     fn verify(frame: &[u8], ipv6: bool, udp: bool) {

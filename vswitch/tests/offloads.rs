@@ -5,7 +5,7 @@
 use control::schema::{VlanId, VlanMode};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use pmd::mem::{Lending, Settings};
-use pmd::{Checksum, Features, Gso, GsoKind, Offload};
+use pmd::{Checksum, Features, Gso, GsoKind, Offload, Outer};
 use vswitch::lab::{Design, Lab, PortDesign};
 use vswitch::notation::build;
 use vswitch::telemetry::drops::DropReason;
@@ -272,5 +272,89 @@ fn a_train_that_lies_is_dropped_by_name() {
         assert!(lab.received(1).is_empty(), "{lie:?}");
         assert_eq!(lab.dropped(at, DropReason::BadOffload), before + 1, "{lie:?}");
         assert!(lab.is_conserved());
+    }
+}
+
+/// Puts a frame into a VXLAN tunnel of the sender's own, as its kernel does: every length is that of the whole train,
+/// and all that is told is where the inner checksum starts.
+fn tunnelled(sent: &(Vec<u8>, Offload), dst: &str, ip: &str, checksum: bool) -> (Vec<u8>, Offload) {
+    let (frame, offload) = sent;
+    let text = format!(
+        "eth(src=02:00:00:00:00:01,dst={dst}) {ip} udp(sport=49152,dport=4789) payload(len={})",
+        frame.len() + 8
+    );
+    let mut outer = build(&text).unwrap();
+    let payload = outer.len() - frame.len();
+    if !checksum {
+        outer[payload - 10..payload - 8].fill(0);
+    }
+    outer[payload - 8..payload].copy_from_slice(&[8, 0, 0, 0, 0, 0, 5, 0]);
+    outer[payload..].copy_from_slice(frame);
+    (outer, offload.shifted(payload as i32).unwrap())
+}
+
+/// Checks the outer headers of a frame; gives the frame inside.
+fn inner(frame: &[u8], checksum: bool) -> Vec<u8> {
+    let packet = SlicedPacket::from_ethernet(frame).unwrap();
+    let Some(TransportSlice::Udp(udp)) = packet.transport else { panic!("no UDP") };
+    assert_eq!(udp.checksum() != 0, checksum);
+    assert_eq!(usize::from(udp.length()), 8 + udp.payload().len());
+    let payload = udp.payload().to_vec();
+    if checksum {
+        verify(frame);
+    } else if let Some(NetSlice::Ipv4(ip)) = packet.net {
+        let header = ip.header().to_header();
+        assert_eq!(header.calc_header_checksum(), header.header_checksum, "IPv4 header");
+    }
+    payload[8..].to_vec()
+}
+
+#[test]
+fn a_train_in_a_tunnel_of_the_senders_own_arrives_right_on_both_levels() {
+    let ports = [
+        Features::VIRTIO,
+        Features::NONE,
+        Features::CHECKSUM,
+        Features::VIRTIO,
+        Features::VIRTIO.with(Features::TUNNEL),
+    ];
+    let lending = [Lending::Owned, Lending::Lent { head: pmd::batch::HEAD }];
+    for (kind, lending) in Kind::all().flat_map(|kind| lending.map(|lending| (kind, lending))) {
+        for (ip, checksum) in [("ipv4", false), ("ipv4", true), ("ipv6", false), ("ipv6", true)] {
+            let mut lab = Lab::new(Design::default()).unwrap();
+            for features in ports {
+                let wire = Settings { features, lending, mtu: 1500, ..Settings::default() };
+                lab.add_port(PortDesign { wire, ..PortDesign::default() });
+            }
+            // Flooded: to every port at once, each as it can take it.
+            let train = kind.train("02:00:00:00:00:99", 5_500);
+            let sent = tunnelled(&train, "ff:ff:ff:ff:ff:ff", ip, checksum);
+            assert!(lab.send(0, &sent.0, sent.1));
+            lab.run();
+            for port in 1..4 {
+                let got = lab.received(port);
+                assert_eq!(got.len(), 6, "port {port}, {kind:?} in {ip}: its kernel would cut it wrong");
+                let frames: Vec<_> = got
+                    .iter()
+                    .map(|(frame, offload)| complete(frame, *offload))
+                    .map(|(frame, offload)| (inner(&frame, checksum), offload))
+                    .collect();
+                let header = if kind.transport == "tcp" { 20 } else { 8 };
+                let vlan = kind.tagged.then_some(10);
+                let payload = &train.0[train.0.len() - 5_500..];
+                assert!(join(&frames, vlan, header == 20) == payload, "port {port}, {kind:?}");
+            }
+            let transport = if ip == "ipv4" { 34 } else { 54 };
+            let outer = Outer {
+                network: 14,
+                transport,
+                inner: transport + 16 + if kind.tagged { 18 } else { 14 },
+                checksum,
+            };
+            let named = Offload { outer: Some(outer), ..sent.1 };
+            assert_eq!(lab.received(4), [(sent.0, named)], "uncut, with what was found");
+            assert!(lab.is_conserved());
+            assert_eq!(lab.arena().free(), lab.arena().frames());
+        }
     }
 }

@@ -135,10 +135,8 @@ pub(super) fn output<S: Sink>(
 ) {
     let Some(view) = snapshot.port(port) else { return sink.drop(port, DropReason::PortGone) };
     let part = sink.written().part(batch, item);
-    // Short, complete or understood by the port: that is nearly every frame.
-    if part.total() <= view.mtu as usize + 14
-        && (!part.offload.has_gso() || part.offload.unpack().fits(view.features))
-    {
+    // Short and no train: that is nearly every frame.
+    if part.total() <= view.mtu as usize + 14 && !part.offload.has_gso() {
         return sink.emit(batch, port, item);
     }
     long(batch, port, view, item, sink);
@@ -167,7 +165,9 @@ fn long<S: Sink>(batch: &mut Batch<'_>, port: u16, view: &PortView, item: TxItem
     if train.longest() > view.mtu as usize + l3 {
         return sink.drop(port, DropReason::MtuExceeded);
     }
-    if part.offload.unpack().fits(view.features) {
+    if train.passes(view.features)
+        && let Some(item) = uncut(batch, &train, item, sink)
+    {
         return sink.emit(batch, port, item);
     }
     sink.made(port, train.count() as u32 - 1);
@@ -179,6 +179,16 @@ fn long<S: Sink>(batch: &mut Batch<'_>, port: u16, view: &PortView, item: TxItem
             None => sink.drop(port, DropReason::NoHeadroom),
         }
     }
+}
+
+/// A train to send as it is. `None` if it lies in a tunnel that was only now found, and there is no room to note so
+/// beside what the item itself lies in.
+fn uncut<S: Sink>(batch: &mut Batch<'_>, train: &Train, item: TxItem, sink: &mut S) -> Option<TxItem> {
+    let Some(part) = train.found() else { return Some(item) };
+    if !sink.written().has_room(0) {
+        return None;
+    }
+    sink.prefixes(batch, 0)?.add(item.frame() as u16, part)
 }
 
 /// The first bytes of an outgoing frame, its prefix included, put together in `window`.
