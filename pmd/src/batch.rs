@@ -389,7 +389,7 @@ impl Batch<'_> {
 
     /// Says what frame `i` still needs.
     #[inline]
-    pub fn set_offload(&mut self, i: usize, offload: Offload) {
+    pub fn set_offload(&mut self, i: usize, offload: impl Into<Packed>) {
         self.frames[i].offload = offload.into();
     }
 

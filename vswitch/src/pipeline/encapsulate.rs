@@ -7,7 +7,7 @@
 //! ([`too_big`](super::too_big)).
 
 use pmd::segment::Train;
-use pmd::{Batch, Offload, Part, TxItem};
+use pmd::{Batch, Packed, Part, TxItem};
 
 use super::execute::{NewTag, RemoteEvent, Sink, new_tag, output};
 use super::too_big;
@@ -38,9 +38,9 @@ pub(super) fn whole<S: Sink>(
         return refuse(snapshot, batch, i, ingress, (target.0, view), sink);
     }
     let fill = fill(batch.head(i), batch.frame_len(i), overlay, &snapshot.overlays.hash);
-    let (offload, len) = (batch.offload(i), template.len());
+    let (offload, len) = (batch.packed_offload(i), template.len());
     // Metadata of the two levels together is the template's to say.
-    batch.set_offload(i, Offload::NONE);
+    batch.set_offload(i, Packed::NONE);
     if batch.insert(i, 0, len).is_none() {
         batch.set_offload(i, offload);
         return copy(snapshot, batch, i, ingress, target, None, sink);
@@ -170,7 +170,7 @@ fn prefixed<S: Sink>(
     let (bytes, from) = tag.as_ref().map_or((&[][..], 0), |tag| (tag.bytes(), tag.from));
     let rest = (batch.frame_len(i) as u32).checked_sub(from)?;
     let fill = fill(batch.head(i), bytes.len() + rest as usize, overlay, hash);
-    let offload = batch.offload(i).shifted(tag.as_ref().map_or(0, NewTag::growth))?;
+    let offload = batch.offload(i).shifted(tag.as_ref().map_or(0, NewTag::growth))?.into();
     let mut header = [0; MAX + 16];
     let len = template.len();
     template.write(&mut header[..len], &fill);
@@ -189,5 +189,5 @@ fn prefixed<S: Sink>(
     };
     let prefixes = sink.prefixes(batch, len + bytes.len())?;
     let prefix = prefixes.push(&header[..len + bytes.len()])?;
-    prefixes.add(i as u16, Part { prefix, from, len: rest, offload: offload.into() })
+    prefixes.add(i as u16, Part { prefix, from, len: rest, offload })
 }

@@ -7,8 +7,7 @@
 use std::net::IpAddr;
 
 use pmd::checksum::Sum;
-use pmd::checksum::never_zero;
-use pmd::offload::{Checksum, Offload, Outer};
+use pmd::{Encapsulation, Packed};
 
 use super::{BASE, Kind, geneve, nvgre, vxlan};
 use crate::flow::numbers::{ethertype, protocol};
@@ -83,8 +82,6 @@ pub struct Template {
     id_mask: u16,
     /// The sum of the IPv4 header as it stands in `bytes`.
     header_sum: u32,
-    /// The sum of the pseudo-header, less the length.
-    pseudo_sum: u32,
 }
 
 impl Template {
@@ -99,7 +96,6 @@ impl Template {
         }
         let network = writer.len + 2;
         let carried = if setup.kind == Kind::Nvgre { protocol::GRE } else { protocol::UDP };
-        let mut pseudo = Sum::default();
         let ipv6 = match (setup.src, setup.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 writer.put(&ethertype::IPV4.to_be_bytes());
@@ -108,8 +104,6 @@ impl Template {
                 writer.put(&[0x45, 0, 0, 0, 0, 0, flags, 0, setup.ttl, carried, 0, 0]);
                 writer.put(&src.octets());
                 writer.put(&dst.octets());
-                pseudo.add(&src.octets());
-                pseudo.add(&dst.octets());
                 false
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
@@ -117,13 +111,10 @@ impl Template {
                 writer.put(&[0x60, 0, 0, 0, 0, 0, carried, setup.ttl]);
                 writer.put(&src.octets());
                 writer.put(&dst.octets());
-                pseudo.add(&src.octets());
-                pseudo.add(&dst.octets());
                 true
             }
             _ => return None,
         };
-        pseudo.add_word(carried.into());
         let mut header = Sum::default();
         header.add(&writer.bytes[network..writer.len]);
         if setup.kind != Kind::Nvgre {
@@ -145,7 +136,6 @@ impl Template {
             tos: setup.dscp.unwrap_or(0) << 2,
             id_mask: if setup.df { 0 } else { 0xffff },
             header_sum: u16::from_be_bytes(header.partial()).into(),
-            pseudo_sum: u16::from_be_bytes(pseudo.partial()).into(),
         })
     }
 
@@ -211,8 +201,6 @@ impl Template {
             // RFC 7348 section 5 and RFC 8926 section 3.3 recommend the dynamic range.
             udp[..2].copy_from_slice(&(0xc000 | fill.entropy as u16 & 0x3fff).to_be_bytes());
             udp[4..6].copy_from_slice(&(payload as u16).to_be_bytes());
-            let checksum = if self.checksum { fold(self.pseudo_sum + (payload & 0xffff)) } else { 0 };
-            udp[6..8].copy_from_slice(&checksum.to_be_bytes());
         }
         let base = match self.kind {
             Kind::Vxlan => vxlan::header(fill.vni, if self.gbp { fill.group } else { None }),
@@ -224,66 +212,14 @@ impl Template {
     }
 
     /// What the outgoing frame still needs, where the inner one, which `head` begins, needs `inner`. `header` is what
-    /// [`write`](Self::write) wrote; its UDP checksum is completed here if the inner one is partial.
+    /// [`write`](Self::write) wrote; its UDP checksum, if there is to be one, is filled in here as far as it can be.
     ///
-    /// `None` if metadata cannot say it (a train that is in a tunnel already: it has to be cut first) or `inner` is not
-    /// true.
+    /// `None` if `inner` is not true.
     #[inline]
-    pub fn offload(&self, header: &mut [u8], head: &[u8], inner: Offload) -> Option<Offload> {
-        if !self.checksum && inner == Offload::NONE {
-            return Some(Offload::NONE);
-        }
-        self.two_levels(header, head, inner)
+    pub fn offload(&self, header: &mut [u8], head: &[u8], inner: Packed) -> Option<Packed> {
+        let (network, transport) = (self.network.into(), self.transport() as u16);
+        Encapsulation { network, transport, checksum: self.checksum }.finish(header, head, inner)
     }
-
-    #[cold]
-    fn two_levels(&self, header: &mut [u8], head: &[u8], inner: Offload) -> Option<Offload> {
-        let transport = self.transport() as u16;
-        let shifted = inner.shifted(self.len.into())?;
-        if inner.gso.is_some() {
-            if inner.outer.is_some() {
-                return None;
-            }
-            let outer = Outer { network: self.network.into(), transport, checksum: self.checksum };
-            return Some(Offload { outer: Some(outer), ..shifted });
-        }
-        match shifted.checksum {
-            Checksum::Partial { .. } => {
-                if self.checksum {
-                    complete_locally(
-                        header.get_mut(usize::from(transport)..self.len())?,
-                        head,
-                        inner.checksum,
-                    )?;
-                }
-                Some(Offload { checksum: shifted.checksum, ..Offload::NONE })
-            }
-            // Who verified the inner checksum knows nothing of the outer one.
-            _ if !self.checksum => Some(Offload::NONE),
-            _ => {
-                Some(Offload { checksum: Checksum::Partial { start: transport, offset: 6 }, ..Offload::NONE })
-            }
-        }
-    }
-}
-
-/// Completes the UDP checksum of a frame whose inner checksum is still partial. What the inner one covers will add up
-/// to the complement of its pseudo-header's sum, whatever the payload; so headers are all that has to be read (Linux:
-/// "local checksum offload", Documentation/networking/checksum-offloads.rst). `udp` begins with the UDP header and ends
-/// where the inner frame begins.
-fn complete_locally(udp: &mut [u8], head: &[u8], inner: Checksum) -> Option<()> {
-    let Checksum::Partial { start, offset } = inner else { return None };
-    if offset % 2 == 1 {
-        return None;
-    }
-    let (before, covered) = head.split_at_checked(start.into())?;
-    let field = covered.get(offset.into()..)?.first_chunk::<2>()?;
-    let mut sum = Sum::default();
-    sum.add(udp);
-    sum.add(before);
-    sum.add(&field.map(|byte| !byte));
-    udp.get_mut(6..8)?.copy_from_slice(&never_zero(sum.finish()));
-    Some(())
 }
 
 /// A sum of a few words, in ones' complement.
