@@ -48,7 +48,7 @@ pub fn admit(
     if outer.tag.vlan() != underlay.vlan.unwrap_or(0) {
         return Err(DropReason::UnderlayVlan);
     }
-    if !head.starts_with(&underlay.mac) && !head.first().is_some_and(|byte| byte & 1 == 1) {
+    if !head.starts_with(&underlay.mac) && head.first().is_none_or(|byte| byte & 1 == 0) {
         return Err(DropReason::NotOurs);
     }
     let (remote, overlay) = snapshot.overlays.enter(&peer, &outer.dst, outer.vni)?;
