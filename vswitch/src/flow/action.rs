@@ -13,13 +13,11 @@ pub enum TagChange {
     Strip,
 }
 
-/// One step of what is done with a frame.
+/// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// End it here.
     Drop(DropReason),
-    /// Change its tag.
-    Tag(TagChange),
     /// Send it out by this port.
     Output(u16),
     /// Send it to a remote.
@@ -33,27 +31,28 @@ pub enum Action {
     Flood(u16),
 }
 
-/// The most actions of one decision.
-const MAX: usize = 2;
-
-/// What is done with a frame, in order.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// What is done with a frame, in order: ten bytes, to be kept with every flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Actions {
-    list: [Action; MAX],
-    len: u8,
+    /// How its tag changes first.
+    pub tag: Option<TagChange>,
+    /// What becomes of it.
+    pub action: Action,
 }
 
-/// Nothing: the frame ends here, unexplained. No decision has it; it fills places that hold none yet.
+const _: () = assert!(size_of::<Actions>() == 10);
+
+/// A flood of a bridge's own VLAN. No decision has it by default; it fills places that hold none yet.
 impl Default for Actions {
     fn default() -> Self {
-        Actions { list: [Action::Flood(0); MAX], len: 0 }
+        Actions::one(Action::Flood(0))
     }
 }
 
 impl Actions {
-    /// The one action.
+    /// An action on a frame as it is.
     pub const fn one(action: Action) -> Actions {
-        Actions { list: [action; MAX], len: 1 }
+        Actions { tag: None, action }
     }
 
     /// Drop.
@@ -61,29 +60,12 @@ impl Actions {
         Actions::one(Action::Drop(reason))
     }
 
-    /// Two actions.
-    pub const fn two(first: Action, second: Action) -> Actions {
-        Actions { list: [first, second], len: 2 }
-    }
-
     /// The port, if all that is done is to send the frame out by one.
     #[inline]
     pub fn single_output(&self) -> Option<u16> {
-        match self.list[0] {
-            Action::Output(port) if self.len == 1 => Some(port),
+        match self {
+            Actions { tag: None, action: Action::Output(port) } => Some(*port),
             _ => None,
         }
-    }
-
-    /// The actions.
-    #[inline]
-    pub fn as_slice(&self) -> &[Action] {
-        &self.list[..self.len as usize]
-    }
-}
-
-impl std::fmt::Debug for Actions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.as_slice()).finish()
     }
 }

@@ -95,7 +95,7 @@ pub fn permit<O: Observer>(
 fn unicast(context: &Context<'_>, vlan: u16, port: u16) -> Result<Actions, DropReason> {
     let to = context.snapshot.port(port).ok_or(DropReason::PortGone)?;
     allowed(context.origin, context.bridge_index, to, port == context.in_port, vlan)?;
-    Ok(with_tag(tag_change(context.link, to, vlan), Action::Output(port)))
+    Ok(Actions { tag: tag_change(context.link, to, vlan), action: Action::Output(port) })
 }
 
 #[inline]
@@ -108,14 +108,6 @@ fn tunnel(context: &Context<'_>, vlan: u16, remote: u16) -> Result<Actions, Drop
     }
     let number = context.bridge.stretch.overlay(vlan).ok_or(DropReason::NoOverlay)?;
     let overlay = overlays.overlay(number).ok_or(DropReason::NoOverlay)?;
-    let action = Action::Tunnel { remote, overlay: number };
-    Ok(with_tag(overlay_tag_change(context.link, overlay, vlan), action))
-}
-
-#[inline]
-fn with_tag(change: Option<TagChange>, action: Action) -> Actions {
-    match change {
-        None => Actions::one(action),
-        Some(change) => Actions::two(Action::Tag(change), action),
-    }
+    let tag = overlay_tag_change(context.link, overlay, vlan);
+    Ok(Actions { tag, action: Action::Tunnel { remote, overlay: number } })
 }

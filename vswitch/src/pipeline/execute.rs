@@ -8,7 +8,7 @@ use pmd::segment::{SegmentError, Train};
 use pmd::{Batch, Checksum, Part, Prefixes, TxItem};
 
 use super::{Origin, egress, encapsulate};
-use crate::flow::action::{Action, TagChange};
+use crate::flow::action::{Action, Actions, TagChange};
 use crate::flow::headers::parse_link;
 use crate::flow::numbers::ethertype;
 use crate::overlay::Ingress;
@@ -65,23 +65,21 @@ pub fn execute<S: Sink>(
     batch: &mut Batch<'_>,
     i: usize,
     ingress: Ingress,
-    actions: &[Action],
+    actions: &Actions,
     sink: &mut S,
 ) {
-    for action in actions {
-        match *action {
-            Action::Output(port) => output(snapshot, batch, port, TxItem::whole(batch, i, true), sink),
-            Action::Tag(change) => {
-                if !retag(batch, i, change) {
-                    return discard(ingress, DropReason::NoHeadroom, sink);
-                }
-            }
-            Action::Drop(reason) => return discard(ingress, reason, sink),
-            Action::Tunnel { remote, overlay } => {
-                encapsulate::whole(snapshot, batch, i, ingress, (remote, overlay), sink);
-            }
-            Action::Flood(vlan) => flood(snapshot, batch, i, ingress, vlan, sink),
+    if let Some(change) = actions.tag
+        && !retag(batch, i, change)
+    {
+        return discard(ingress, DropReason::NoHeadroom, sink);
+    }
+    match actions.action {
+        Action::Output(port) => output(snapshot, batch, port, TxItem::whole(batch, i, true), sink),
+        Action::Drop(reason) => discard(ingress, reason, sink),
+        Action::Tunnel { remote, overlay } => {
+            encapsulate::whole(snapshot, batch, i, ingress, (remote, overlay), sink);
         }
+        Action::Flood(vlan) => flood(snapshot, batch, i, ingress, vlan, sink),
     }
 }
 

@@ -167,11 +167,14 @@ pub fn decide<O: Observer>(
 
 /// Actions as people read them, ports by name: `push VLAN 10, output web1`.
 pub fn words(snapshot: &Snapshot, actions: &Actions) -> String {
-    let word = |action: &Action| match *action {
+    let tag = match actions.tag {
+        None => String::new(),
+        Some(TagChange::Push(vlan)) => format!("push VLAN {vlan}, "),
+        Some(TagChange::Set(vlan)) => format!("set VLAN {vlan}, "),
+        Some(TagChange::Strip) => "strip the tag, ".into(),
+    };
+    let action = match actions.action {
         Action::Drop(reason) => format!("drop: {}", reason.name()),
-        Action::Tag(TagChange::Push(vlan)) => format!("push VLAN {vlan}"),
-        Action::Tag(TagChange::Set(vlan)) => format!("set VLAN {vlan}"),
-        Action::Tag(TagChange::Strip) => "strip the tag".into(),
         Action::Output(port) => format!("output {}", snapshot.port_name(port)),
         Action::Tunnel { remote, overlay } => {
             let vni = snapshot.overlays.overlay(overlay).map_or(0, |overlay| overlay.vni);
@@ -180,7 +183,7 @@ pub fn words(snapshot: &Snapshot, actions: &Actions) -> String {
         Action::Flood(0) => "flood".into(),
         Action::Flood(vlan) => format!("flood VLAN {vlan}"),
     };
-    actions.as_slice().iter().map(word).collect::<Vec<_>>().join(", ")
+    tag + &action
 }
 
 /// Where a frame goes.

@@ -130,7 +130,7 @@ pub fn trace(snapshot: &Snapshot, fdb: &Fdb, port: u16, frame: &[u8], offload: O
                     key.masked(&mask)
                 });
                 let decision = decide(snapshot, fdb, ingress, &link, Learning::Off, &mut recorder);
-                execute(snapshot, &mut batch, 0, ingress, decision.actions.as_slice(), &mut collector);
+                execute(snapshot, &mut batch, 0, ingress, &decision.actions, &mut collector);
             }
         }
     }

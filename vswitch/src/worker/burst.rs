@@ -183,7 +183,7 @@ impl Decider {
                 Origins::Remotes => self.ingress[frame],
             };
             let actions = self.decide(&batch, frame, at, ingress, &mask);
-            execute(&self.snapshot, &mut batch, frame, ingress, actions.as_slice(), &mut sink);
+            execute(&self.snapshot, &mut batch, frame, ingress, &actions, &mut sink);
             at += 1;
         }
         sink.flush(&mut batch);
@@ -314,7 +314,7 @@ impl Decider {
                     Origins::Port(port) => Ingress::port(port),
                     Origins::Remotes => ingress[usize::from(frame)],
                 };
-                execute(snapshot, batch, frame.into(), ingress, cached.actions.as_slice(), sink);
+                execute(snapshot, batch, frame.into(), ingress, &cached.actions, sink);
             }
         })
     }
