@@ -67,7 +67,7 @@ fn lab_with(kind: Kind, change: impl Fn(&mut Setup)) -> Lab {
     let mut lab = Lab::new(Design { first_remote: EAST, ..Design::default() }).unwrap();
     let wire = Settings { mtu: 9000, ..Settings::default() };
     for _ in [WEB, DB, UPLINK, AGENT] {
-        lab.add_port(PortDesign { wire: wire.clone(), ..PortDesign::default() });
+        lab.add_port(PortDesign { wire, ..PortDesign::default() });
     }
     lab.edit(|snapshot| {
         for port in [UPLINK, AGENT] {
