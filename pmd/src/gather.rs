@@ -1,9 +1,9 @@
 //! Gather lists: what a tx queue is given to send.
 //!
 //! A [`TxItem`] is one outgoing frame: a frame of the batch as it is, or a [`Part`], which is a private prefix
-//! (a rewritten header) followed by a range of the frame's bytes. The parts of a burst lie beside their
-//! prefixes, so that an item is four bytes. Many items may share one frame: the copies of a flood, the
-//! segments of a train. The [`Burst`] that a tx queue gets has three ways to use an item: as an I/O
+//! (a rewritten header) followed by a range of the frame's bytes, and of others' where frames were joined. The parts
+//! of a burst lie beside their prefixes, so that an item is four bytes. Many items may share one frame: the copies
+//! of a flood, the segments of a train. The [`Burst`] that a tx queue gets has three ways to use an item: as an I/O
 //! vector (a TAP, AF_PACKET), as a copy (a ring in somebody's memory), or by taking the arena buffers
 //! themselves (AF_XDP). For a port without [`Features::CHECKSUM`] the last two complete a partial checksum
 //! on the way, in the same pass; that is the one place where checksums are filled in.
@@ -24,16 +24,24 @@ pub const PREFIXES: usize = 256 << 10;
 /// Parts of one burst: more than as many segments.
 const PARTS: usize = 4096;
 
+/// Tails of one burst: as many as fit 16 sendings of two batches each.
+const TAILS: usize = 2048;
+
 /// What is made for one burst: private bytes that outgoing frames begin with, and which range of which frame
 /// follows them. Allocated once.
 pub struct Prefixes {
     bytes: Vec<u8>,
     parts: Vec<Part>,
+    tails: Vec<Tail>,
 }
 
 impl Default for Prefixes {
     fn default() -> Self {
-        Prefixes { bytes: Vec::with_capacity(PREFIXES), parts: Vec::with_capacity(PARTS) }
+        Prefixes {
+            bytes: Vec::with_capacity(PREFIXES),
+            parts: Vec::with_capacity(PARTS),
+            tails: Vec::with_capacity(TAILS),
+        }
     }
 }
 
@@ -43,6 +51,7 @@ impl Prefixes {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.parts.clear();
+        self.tails.clear();
     }
 
     /// Whether another part with a prefix of `len` bytes fits.
@@ -59,6 +68,23 @@ impl Prefixes {
         }
         self.parts.push(part);
         Some(TxItem { frame, part: FIRST_PART + self.parts.len() as u16 - 1 })
+    }
+
+    /// Adds what follows a part, in order; `None` when there is no room for all of it.
+    pub(crate) fn push_tails(&mut self, tails: impl ExactSizeIterator<Item = Tail>) -> Option<Tails> {
+        if self.tails.len() + tails.len() > TAILS {
+            return None;
+        }
+        let first = self.tails.len();
+        self.tails.extend(tails);
+        let len = self.tails[first..].iter().map(|tail| tail.len).sum();
+        Some(Tails { first: first as u16, count: (self.tails.len() - first) as u16, len })
+    }
+
+    /// What follows a part.
+    #[inline]
+    fn tails(&self, tails: Tails) -> &[Tail] {
+        &self.tails[tails.first as usize..(tails.first + tails.count) as usize]
     }
 
     /// What an item says of the batch that it is of.
@@ -124,27 +150,46 @@ pub struct Part {
     pub from: u32,
     /// How many bytes of the frame are sent.
     pub len: u32,
+    /// What comes behind them, of other frames.
+    pub tails: Tails,
     /// What the outgoing frame still needs; positions count from its first byte, prefix included.
     pub offload: Packed,
 }
 
 impl Part {
+    /// A prefix, and `len` bytes of one frame, from the `from`th on.
+    #[inline]
+    pub fn new(prefix: Prefix, from: u32, len: u32, offload: Packed) -> Part {
+        Part { prefix, from, len, tails: Tails::default(), offload }
+    }
+
     /// All of a frame.
     #[inline]
     pub fn whole(batch: &Batch<'_>, frame: usize) -> Part {
-        Part {
-            prefix: Prefix::default(),
-            from: 0,
-            len: batch.frame_len(frame) as u32,
-            offload: batch.packed_offload(frame),
-        }
+        Part::new(Prefix::default(), 0, batch.frame_len(frame) as u32, batch.packed_offload(frame))
     }
 
     /// Bytes of the outgoing frame.
     #[inline]
     pub fn total(&self) -> usize {
-        (self.prefix.len + self.len) as usize
+        (self.prefix.len + self.len + self.tails.len) as usize
     }
+}
+
+/// Bytes of another frame that come behind a part's own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tail {
+    pub(crate) frame: u16,
+    pub(crate) from: u32,
+    pub(crate) len: u32,
+}
+
+/// A place in [`Prefixes`]: some tails, and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tails {
+    first: u16,
+    count: u16,
+    len: u32,
 }
 
 /// One outgoing frame.
@@ -175,10 +220,16 @@ impl TxItem {
         TxItem { frame: frame as u16, part: if exclusive { EXCLUSIVE } else { SHARED } }
     }
 
-    /// Which frame of the batch the bytes come from.
+    /// Which frame of the batch the bytes come from; the first ones, if they come from several.
     #[inline]
     pub fn frame(self) -> usize {
         self.frame.into()
+    }
+
+    /// Whether it is all of its frame, as it is.
+    #[inline]
+    pub fn is_whole(self) -> bool {
+        self.part < FIRST_PART
     }
 }
 
@@ -292,8 +343,7 @@ impl<'b, 'q> Burst<'b, 'q> {
     pub fn plain(&self, i: usize) -> Option<Plain<'_>> {
         let item = self.items[i];
         let frame = &self.batch.frames[item.frame()];
-        (item.part < FIRST_PART && frame.offload.is_none())
-            .then_some(Plain { frame, segments: self.batch.segments })
+        (item.is_whole() && frame.offload.is_none()).then_some(Plain { frame, segments: self.batch.segments })
     }
 
     /// Calls `each` with the pieces of outgoing frame `i`, in order. They may be read until the burst is gone; who
@@ -305,7 +355,10 @@ impl<'b, 'q> Burst<'b, 'q> {
             let prefix = self.prefixes.get(item.prefix);
             each(NonNull::from(prefix).cast(), prefix.len());
         }
-        self.batch.pieces(self.items[i].frame(), item.from as usize, item.len as usize, each);
+        self.batch.pieces(self.items[i].frame(), item.from as usize, item.len as usize, &mut each);
+        for tail in self.prefixes.tails(item.tails) {
+            self.batch.pieces(tail.frame.into(), tail.from as usize, tail.len as usize, &mut each);
+        }
     }
 
     /// Appends the pieces of outgoing frame `i` to an I/O vector for `writev` or `sendmsg`. They may be
@@ -543,8 +596,7 @@ mod tests {
         let mut prefixes = Prefixes::default();
         let prefix = prefixes.push(b"new header").unwrap();
         let checksum = Checksum::Partial { start: 4, offset: 3 };
-        let part =
-            Part { prefix, from: 14, len: 8986, offload: Offload { checksum, ..Offload::NONE }.into() };
+        let part = Part::new(prefix, 14, 8986, Offload { checksum, ..Offload::NONE }.into());
         let items = [prefixes.add(0, part).unwrap()];
         let mut burst = Burst::new(&mut batch, &items, &prefixes, Features::NONE);
 

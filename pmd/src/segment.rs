@@ -150,12 +150,8 @@ impl Train {
         self.next += 1;
         let offset = if self.gso.kind == GsoKind::Udp { 6 } else { 16 };
         let checksum = Checksum::Partial { start: self.layout.inner.end as u16, offset };
-        let part = Part {
-            prefix,
-            from: from as u32 + self.train.from - self.train.prefix.len() as u32,
-            len: payload as u32,
-            offload: Offload { checksum, ..Offload::NONE }.into(),
-        };
+        let from = from as u32 + self.train.from - self.train.prefix.len() as u32;
+        let part = Part::new(prefix, from, payload as u32, Offload { checksum, ..Offload::NONE }.into());
         prefixes.add(self.frame, part).ok_or(SegmentError::NoRoom).map(Some)
     }
 }

@@ -358,3 +358,36 @@ fn a_train_in_a_tunnel_of_the_senders_own_arrives_right_on_both_levels() {
         }
     }
 }
+
+#[test]
+fn segments_of_one_burst_become_a_train_for_a_port_that_takes_one() {
+    for ip in ["ipv4", "ipv6"] {
+        let kind = Kind { ip, transport: "tcp", tagged: false };
+        let mut lab = Lab::new(Design::default()).unwrap();
+        for features in [Features::NONE, Features::VIRTIO, Features::CHECKSUM] {
+            let wire = Settings { features, mtu: 1500, ..Settings::default() };
+            lab.add_port(PortDesign { wire, ..PortDesign::default() });
+        }
+        // Cut by the switch itself, on the way to a port that takes no trains.
+        let mut train = kind.train("ff:ff:ff:ff:ff:ff", 30_000);
+        let Checksum::Partial { start, .. } = train.1.checksum else { panic!("partial") };
+        train.0[usize::from(start) + 13] = 0x10; // ACK
+        assert!(lab.send(1, &train.0, train.1));
+        lab.run();
+        let segments = lab.received(0);
+        assert_eq!(segments.len(), 30);
+        lab.received(2);
+        for (frame, offload) in &segments {
+            assert!(lab.send(0, frame, *offload));
+        }
+        lab.run();
+        let joined = lab.received(1);
+        assert_eq!(joined.len(), 1);
+        let (frame, offload) = &joined[0];
+        assert_eq!((frame, offload.gso), (&train.0, train.1.gso), "the train that it was");
+        assert_eq!(lab.totals(1).consumed, 29, "what travels inside another is consumed");
+        assert_eq!(lab.received(2).len(), 30);
+        assert!(lab.is_conserved());
+        assert_eq!(lab.arena().free(), lab.arena().frames());
+    }
+}

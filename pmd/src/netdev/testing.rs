@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use super::Netns;
 use crate::arena::{Arena, HugePages};
 use crate::batch::{BATCH, RxMemory};
-use crate::gather::{Burst, Prefixes, TxItem};
+use crate::gather::{Burst, Part, Prefixes, TxItem};
 use crate::port::{Fault, Port, RxQueue, Source, TxQueue, TxReport};
+use crate::segment::Train;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -84,6 +85,8 @@ pub(crate) struct Seen {
     pub(crate) longest: usize,
     pub(crate) tagged: u32,
     pub(crate) refused: u32,
+    /// Segments, less the trains that they were.
+    pub(crate) made: u32,
     pub(crate) report: TxReport,
     pub(crate) fault: Option<Fault>,
 }
@@ -113,7 +116,7 @@ impl Wire {
         let stopped = stop.clone();
         let thread = thread::spawn(move || {
             let arena = Arena::new(256, HugePages::Off).unwrap();
-            let (mut pool, mut memory, prefixes) = (arena.pool(), RxMemory::new(), Prefixes::default());
+            let (mut pool, mut memory, mut prefixes) = (arena.pool(), RxMemory::new(), Prefixes::default());
             let mut seen = [Seen::default(), Seen::default()];
             while !stopped.load(Ordering::Relaxed) {
                 wait(&rx);
@@ -130,7 +133,14 @@ impl Wire {
                         if tag {
                             seen[from].tagged += retag(&mut batch, from == 0);
                         }
-                        carry(batch, out.as_mut(), &prefixes, features[1 - from], &mut pool, &mut seen[from]);
+                        carry(
+                            batch,
+                            out.as_mut(),
+                            &mut prefixes,
+                            features[1 - from],
+                            &mut pool,
+                            &mut seen[from],
+                        );
                     }
                 }
             }
@@ -170,14 +180,16 @@ fn retag(batch: &mut crate::Batch<'_>, put: bool) -> u32 {
 fn carry(
     mut batch: crate::Batch<'_>,
     out: &mut dyn TxQueue,
-    prefixes: &Prefixes,
+    prefixes: &mut Prefixes,
     features: crate::Features,
     pool: &mut crate::Pool,
     seen: &mut Seen,
 ) {
     seen.refused += batch.refused().total();
-    let items: Vec<_> = (0..batch.len()).map(|i| TxItem::whole(&batch, i, true)).collect();
+    let mut items = Vec::new();
+    prefixes.clear();
     for i in 0..batch.len() {
+        seen.made += outgoing(&batch, i, prefixes, features, &mut items);
         seen.frames += 1;
         seen.longest = seen.longest.max(batch.frame_len(i));
     }
@@ -189,6 +201,31 @@ fn carry(
     seen.report.refused += report.refused;
     seen.report.down += report.down;
     batch.recycle(pool);
+}
+
+/// What leaves of frame `i`: itself, or, if it is a train that the port does not take, its segments; how many more
+/// than one.
+fn outgoing(
+    batch: &crate::Batch<'_>,
+    i: usize,
+    prefixes: &mut Prefixes,
+    features: crate::Features,
+    items: &mut Vec<TxItem>,
+) -> u32 {
+    let whole = TxItem::whole(batch, i, true);
+    if !batch.packed_offload(i).has_gso() {
+        items.push(whole);
+        return 0;
+    }
+    let mut train = Train::new(batch.head(i), i, Part::whole(batch, i)).unwrap();
+    if train.passes(features) {
+        items.push(train.found().map_or(whole, |part| prefixes.add(i as u16, part).unwrap()));
+        return 0;
+    }
+    while let Some(segment) = train.next(prefixes).unwrap() {
+        items.push(segment);
+    }
+    train.count() as u32 - 1
 }
 
 /// Looks every few milliseconds whether `condition` holds, for at most twenty seconds: the kernel takes its time to

@@ -89,14 +89,18 @@ impl Port for TapPort {
         if std::mem::replace(&mut self.taken.0, true) {
             return Vec::new();
         }
-        self.queues.iter().map(|queue| Box::new(rx::Rx::new(queue.clone())) as Box<dyn RxQueue>).collect()
+        let header = open::header(self.features);
+        let rx = |queue: &Arc<OwnedFd>| Box::new(rx::Rx::new(queue.clone(), header)) as Box<dyn RxQueue>;
+        self.queues.iter().map(rx).collect()
     }
 
     fn take_tx(&mut self) -> Vec<Box<dyn TxQueue>> {
         if std::mem::replace(&mut self.taken.1, true) {
             return Vec::new();
         }
-        self.queues.iter().map(|queue| Box::new(tx::Tx::new(queue.clone())) as Box<dyn TxQueue>).collect()
+        let header = open::header(self.features);
+        let tx = |queue: &Arc<OwnedFd>| Box::new(tx::Tx::new(queue.clone(), header)) as Box<dyn TxQueue>;
+        self.queues.iter().map(tx).collect()
     }
 
     fn close(self: Box<Self>, fate: Fate) -> Result<(), Fault> {

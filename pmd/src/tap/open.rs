@@ -18,7 +18,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use crate::netdev::link::{Change, GROUP, NAME_MAX, mark};
 use crate::netdev::{Anchor, Device, Error, Link, Links, Netns, Settings};
 use crate::offload::Features;
-use crate::virtio::HEADER;
+use crate::virtio::{HEADER, TUNNEL_HEADER};
 
 /// The most queues a TAP can have (MAX_TAP_QUEUES of the kernel).
 pub const QUEUES_MAX: u16 = 256;
@@ -173,22 +173,40 @@ fn attach(name: &str, multi_queue: bool, netns: &str) -> Result<OwnedFd, Error> 
     }
 }
 
+/// UDP tunnels, and their checksums: of Linux 6.17, for both directions at once (<linux/if_tun.h>).
+const TUN_F_UDP_TUNNEL_GSO: libc::c_uint = 0x80;
+const TUN_F_UDP_TUNNEL_GSO_CSUM: libc::c_uint = 0x100;
+
+/// Bytes of the virtio-net headers of a TAP with `features`.
+pub(super) fn header(features: Features) -> usize {
+    if features.contains(Features::TUNNEL) { TUNNEL_HEADER } else { HEADER }
+}
+
 /// Sets the header's size and what we take from the container; gives what the TAP takes from us.
 fn negotiate(queue: &OwnedFd, name: &str) -> Result<Features, Error> {
-    let header = HEADER as libc::c_int;
-    // SAFETY: the request reads an int, which outlives the call.
-    if unsafe { libc::ioctl(queue.as_raw_fd(), libc::TUNSETVNETHDRSZ as libc::Ioctl, &header) } != 0 {
-        return Err(Error::last(doing(name), "ioctl(TUNSETVNETHDRSZ)"));
-    }
     let most = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
-    let udp = libc::TUN_F_USO4 | libc::TUN_F_USO6;
     // UDP segmentation came with Linux 6.2, for both directions at once.
-    if request(queue, libc::TUNSETOFFLOAD, (most | udp) as libc::c_ulong).is_ok() {
-        return Ok(Features::VIRTIO);
+    let udp = most | libc::TUN_F_USO4 | libc::TUN_F_USO6;
+    let tunnel = udp | TUN_F_UDP_TUNNEL_GSO | TUN_F_UDP_TUNNEL_GSO_CSUM;
+    let tries = [
+        (tunnel, Features::VIRTIO.with(Features::TUNNEL)),
+        (udp, Features::VIRTIO),
+        (most, Features::VIRTIO.without(Features::USO)),
+    ];
+    let mut refused = None;
+    for (offload, features) in tries {
+        let size = header(features) as libc::c_int;
+        // SAFETY: the request reads an int, which outlives the call.
+        if unsafe { libc::ioctl(queue.as_raw_fd(), libc::TUNSETVNETHDRSZ as libc::Ioctl, &size) } != 0 {
+            return Err(Error::last(doing(name), "ioctl(TUNSETVNETHDRSZ)"));
+        }
+        match request(queue, libc::TUNSETOFFLOAD, offload.into()) {
+            Ok(()) => return Ok(features),
+            Err(cause) => refused = Some(cause),
+        }
     }
-    request(queue, libc::TUNSETOFFLOAD, most as libc::c_ulong)
-        .map_err(|cause| Error::call(doing(name), "ioctl(TUNSETOFFLOAD)", cause))?;
-    Ok(Features::VIRTIO.without(Features::USO))
+    let cause = refused.unwrap_or_else(std::io::Error::last_os_error);
+    Err(Error::call(doing(name), "ioctl(TUNSETOFFLOAD)", cause))
 }
 
 /// A request of the TUN driver whose argument is a number.
@@ -230,7 +248,7 @@ mod tests {
         let sandbox = Sandbox::new(1);
         let mut config = config(&sandbox, "web1");
         let first = open(&config).unwrap();
-        assert!(!first.adopted && first.features == Features::VIRTIO && first.queues.len() == 1);
+        assert!(!first.adopted && first.features.contains(Features::VIRTIO) && first.queues.len() == 1);
         assert_eq!((first.device.mtu, first.device.mac), (9000, [2, 0, 0, 0, 0, 0x11]));
         let text = open(&config).unwrap_err().to_string();
         assert!(text.contains("in use: its only queue is attached by another process"), "{text}");

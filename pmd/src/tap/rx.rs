@@ -12,7 +12,7 @@ use crate::arena::HEADROOM;
 use crate::batch::{Batch, MAX_FRAME, RxMemory, Scratch};
 use crate::pool::Pool;
 use crate::port::{Fault, RxQueue, Source};
-use crate::virtio::{self, HEADER};
+use crate::virtio::{self, TUNNEL_HEADER};
 
 /// A frame's place in scratch memory begins with the headroom.
 const PLACE: usize = HEADROOM + MAX_FRAME;
@@ -21,16 +21,18 @@ const FRAME_MIN: usize = 14;
 
 pub(super) struct Rx {
     queue: Arc<OwnedFd>,
+    header: usize,
 }
 
 impl Rx {
-    pub(super) fn new(queue: Arc<OwnedFd>) -> Rx {
-        Rx { queue }
+    /// The receiving half of `queue`, whose headers have `header` bytes.
+    pub(super) fn new(queue: Arc<OwnedFd>, header: usize) -> Rx {
+        Rx { queue, header }
     }
 
     /// Reads one frame with its header; its length with the header, or `None` when there is none now.
     fn read(&self, place: &mut [u8]) -> Result<Option<usize>, Fault> {
-        let into = &mut place[HEADROOM - HEADER..];
+        let into = &mut place[HEADROOM - self.header..];
         loop {
             // SAFETY: writes at most `into.len()` bytes to memory that is exclusively ours.
             let read = unsafe { libc::read(self.queue.as_raw_fd(), into.as_mut_ptr().cast(), into.len()) };
@@ -49,13 +51,18 @@ impl Rx {
     }
 
     /// Takes the frame just read out of scratch memory and into the batch.
-    fn push<'q>(batch: &mut Batch<'q>, scratch: &mut Scratch<'q>, read: usize) {
-        let Some(len) = read.checked_sub(HEADER).filter(|len| *len >= FRAME_MIN) else {
+    fn push<'q>(&self, batch: &mut Batch<'q>, scratch: &mut Scratch<'q>, read: usize) {
+        let Some(len) = read.checked_sub(self.header).filter(|len| *len >= FRAME_MIN) else {
             batch.refused_mut().bad_offload += 1;
             return;
         };
         let frame = scratch.take(HEADROOM + len);
-        match virtio::decode(&frame[HEADROOM - HEADER..HEADROOM], len) {
+        let header = &frame[HEADROOM - self.header..HEADROOM];
+        let offload = match self.header {
+            TUNNEL_HEADER => virtio::decode_tunnel(header, len),
+            _ => virtio::decode(header, len),
+        };
+        match offload {
             Ok(offload) => batch.push_private(frame, HEADROOM, offload),
             Err(virtio::BadHeader) => batch.refused_mut().bad_offload += 1,
         }
@@ -78,7 +85,7 @@ impl RxQueue for Rx {
         while left > 0 && !batch.is_full() {
             let Some(place) = scratch.rest().get_mut(..PLACE) else { break };
             match self.read(place) {
-                Ok(Some(read)) => Rx::push(&mut batch, &mut scratch, read),
+                Ok(Some(read)) => self.push(&mut batch, &mut scratch, read),
                 Ok(None) => break,
                 // What was read before the fault is still handed up; the next call meets the fault again.
                 Err(_) if !batch.is_blank() => break,

@@ -18,6 +18,7 @@ const PIECES: usize = 64;
 
 pub(super) struct Tx {
     queue: Arc<OwnedFd>,
+    header: usize,
     vector: Vec<libc::iovec>,
 }
 
@@ -25,15 +26,16 @@ pub(super) struct Tx {
 unsafe impl Send for Tx {}
 
 impl Tx {
-    pub(super) fn new(queue: Arc<OwnedFd>) -> Tx {
-        Tx { queue, vector: Vec::with_capacity(PIECES) }
+    /// The sending half of `queue`, whose headers have `header` bytes.
+    pub(super) fn new(queue: Arc<OwnedFd>, header: usize) -> Tx {
+        Tx { queue, header, vector: Vec::with_capacity(PIECES) }
     }
 
     /// Writes outgoing frame `i`.
     fn write(&mut self, burst: &Burst<'_, '_>, i: usize) -> io::Result<()> {
-        let mut header = virtio::encode(&burst.offload(i), burst.head(i), burst.item(i).total());
+        let mut header = virtio::encode_tunnel(&burst.offload(i), burst.head(i), burst.item(i).total());
         self.vector.clear();
-        self.vector.push(libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: header.len() });
+        self.vector.push(libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: self.header });
         burst.gather(i, &mut self.vector);
         loop {
             // SAFETY: the pieces stay readable while `burst` and `header` live, which is longer than the call.

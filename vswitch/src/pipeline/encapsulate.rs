@@ -189,5 +189,5 @@ fn prefixed<S: Sink>(
     };
     let prefixes = sink.prefixes(batch, len + bytes.len())?;
     let prefix = prefixes.push(&header[..len + bytes.len()])?;
-    prefixes.add(i as u16, Part { prefix, from, len: rest, offload })
+    prefixes.add(i as u16, Part::new(prefix, from, rest, offload))
 }

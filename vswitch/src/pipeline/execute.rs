@@ -309,7 +309,7 @@ fn retagged<S: Sink>(batch: &mut Batch<'_>, i: usize, change: TagChange, sink: &
     let offload = batch.offload(i).shifted(tag.growth())?.into();
     let prefixes = sink.prefixes(batch, tag.bytes().len())?;
     let prefix = prefixes.push(tag.bytes())?;
-    prefixes.add(i as u16, Part { prefix, from: tag.from, len, offload })
+    prefixes.add(i as u16, Part::new(prefix, tag.from, len, offload))
 }
 
 /// Whether a received frame's metadata can be true: positions inside the frame, a train only with a

@@ -45,7 +45,7 @@ pub(super) fn tell<S: Sink>(
     }
     let item = sink.prefixes(batch, reply.len).and_then(|prefixes| {
         let prefix = prefixes.push(&reply.bytes[..reply.len])?;
-        prefixes.add(i as u16, Part { prefix, from: 0, len: 0, offload: Packed::NONE })
+        prefixes.add(i as u16, Part::new(prefix, 0, 0, Packed::NONE))
     });
     if let Some(item) = item {
         sink.made(ingress.port, 1);

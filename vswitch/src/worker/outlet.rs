@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pmd::coalesce::coalesce;
 use pmd::{BATCH, Batch, Burst, Features, Pool, Prefixes, TxItem, TxQueue, TxReport};
 
 use crate::pipeline::execute::{RemoteEvent, Sink};
@@ -179,6 +180,7 @@ impl Outlets {
     fn send(&mut self, batch: &mut Batch<'_>, pool: &mut Pool, port: u16) {
         let outlet = &mut self.by_port[port as usize];
         let Some(tx) = outlet.tx.as_mut().filter(|_| !outlet.items.is_empty()) else { return };
+        let joined = coalesce(batch, &mut outlet.items, &mut self.prefixes, outlet.takes.features);
         let mut burst = Burst::new(batch, &outlet.items, &self.prefixes, outlet.takes.features);
         let (report, busy) = tx.with(|tx| {
             let report = tx.transmit(&mut burst, pool);
@@ -190,7 +192,11 @@ impl Outlets {
             outlet.busy = true;
             self.busy.push(port);
         }
-        count(self.counters.port(port), &report);
+        let counters = self.counters.port(port);
+        count(counters, &report);
+        if joined > 0 {
+            counters.consumed.add(joined.into());
+        }
     }
 }
 

@@ -1,0 +1,756 @@
+//! Coalescing (GRO): segments of a TCP stream become a train again.
+//!
+//! What was cut to fit a network, and perhaps a tunnel, is given to a kernel or a guest in one piece: it then goes
+//! through its stack once, and not forty times. Called by the worker for a port that takes trains, with what it is
+//! about to send there. No payload moves: the train is a header of its own and ranges of the frames.
+//!
+//! Two frames are joined if cutting the result gives both back: the second goes on where the first ends, and their
+//! headers differ in nothing else but lengths, checksums and identification. So each had to have a right checksum,
+//! and whoever is given the train may believe that. Frames of up to four streams may be mixed; a frame that does not
+//! go on with its stream ends what was gathered of it, so no stream changes its order.
+//!
+//! | has to be | because |
+//! | --- | --- |
+//! | flags ACK, and PSH on the last only | anything else says something about this one segment |
+//! | the same acknowledgement, window and options | they would be lost; timestamps differ once in a millisecond |
+//! | the same TOS, TTL, flow label, tags, addresses | they are one header in the train |
+//! | IPv4: DF, or identifications that count up | without DF they are those of possible fragments (RFC 6864) |
+//! | full segments, a shorter one at the end | they are cut by one size |
+
+use crate::batch::{BATCH, Batch};
+use crate::checksum::{of, pseudo_header};
+use crate::encapsulation::network_header;
+use crate::gather::{Part, Prefixes, Tail, TxItem};
+use crate::offload::{Checksum, Features, Gso, GsoKind, Offload};
+
+const ACK: u8 = 0x10;
+const PSH: u8 = 0x08;
+const TCP: u8 = 6;
+
+/// Streams that are gathered at the same time.
+const STREAMS: usize = 4;
+/// Items that are looked at, at most; what comes behind them is sent as it is.
+const ITEMS: usize = 2 * BATCH;
+/// A shorter frame begins no train: it is an acknowledgement, or of a stream that has little to say.
+const FIRST_MIN: usize = 256;
+
+/// Joins those of `items` that can be joined, for a port with `features`; gives how many frames fewer they are. The
+/// frames that are gone travel inside others: they count as consumed.
+#[inline]
+pub fn coalesce(
+    batch: &Batch<'_>,
+    items: &mut Vec<TxItem>,
+    prefixes: &mut Prefixes,
+    features: Features,
+) -> u32 {
+    if items.len() < 2 || !features.contains(Features::CHECKSUM) {
+        return 0;
+    }
+    let is_long = |item: &TxItem| batch.frame_len(item.frame()) >= FIRST_MIN;
+    match items[..items.len() - 1].iter().position(is_long) {
+        Some(first) => join(batch, items, first, prefixes, features),
+        None => 0,
+    }
+}
+
+/// The same, from item `first` on.
+#[inline(never)]
+fn join(
+    batch: &Batch<'_>,
+    items: &mut Vec<TxItem>,
+    first: usize,
+    prefixes: &mut Prefixes,
+    features: Features,
+) -> u32 {
+    let mut pass = Pass { batch, items, prefixes, next: [0; ITEMS], gone: 0 };
+    let mut streams = Streams::default();
+    for i in first..pass.items.len().min(ITEMS) {
+        let item = pass.items[i];
+        let (head, len) = (batch.head(item.frame()), batch.frame_len(item.frame()));
+        if len < FIRST_MIN && streams.is_empty() {
+            continue;
+        }
+        let segment = match Look::at(head, len) {
+            Look::Other => continue,
+            Look::Segment(segment) if item.is_whole() => segment,
+            // Of what stream it is, nobody knows.
+            _ => {
+                streams.drain().for_each(|run| pass.build(&run));
+                continue;
+            }
+        };
+        if let Some(mut run) = streams.take(|run| run.is_stream_of(batch, head, &segment)) {
+            if run.goes_on_with(batch, item.frame(), &segment) {
+                pass.next[run.last] = i as u8;
+                if run.add(i, head, &segment) {
+                    streams.put(run);
+                } else {
+                    pass.build(&run);
+                }
+                continue;
+            }
+            pass.build(&run);
+        }
+        if len >= FIRST_MIN
+            && segment.may_begin(head)
+            && features.contains(Features::of(segment.gso()))
+            && let Some(run) = streams.put(Run::new(i, item.frame(), head, segment))
+        {
+            pass.build(&run);
+        }
+    }
+    streams.drain().for_each(|run| pass.build(&run));
+    pass.finish()
+}
+
+/// One look at all items.
+struct Pass<'p, 'b> {
+    batch: &'p Batch<'b>,
+    items: &'p mut Vec<TxItem>,
+    prefixes: &'p mut Prefixes,
+    /// The item that follows in the same run.
+    next: [u8; ITEMS],
+    /// Items that travel inside others, a bit each.
+    gone: u128,
+}
+
+impl Pass<'_, '_> {
+    /// Makes a train of a run. One that is a single frame, or for which there is no room, stays as it is.
+    fn build(&mut self, run: &Run) {
+        let Run { first, count, size, payload, segment, .. } = *run;
+        if count < 2 {
+            return;
+        }
+        let mut header = [0; HEADER_MAX];
+        let header = &mut header[..segment.payload];
+        header.copy_from_slice(&self.batch.head(run.frame)[..segment.payload]);
+        segment.write(header, payload, run.is_pushed);
+        let (mut followers, mut at) = (0u128, first);
+        let tails = self.prefixes.push_tails((1..count).map(|_| {
+            at = self.next[at].into();
+            followers |= 1 << at;
+            let frame = self.items[at].frame();
+            let len = (self.batch.frame_len(frame) - segment.payload) as u32;
+            Tail { frame: frame as u16, from: segment.payload as u32, len }
+        }));
+        let (Some(tails), Some(prefix)) = (tails, self.prefixes.push(header)) else { return };
+        let part = Part {
+            prefix,
+            from: segment.payload as u32,
+            len: size as u32,
+            tails,
+            offload: Offload {
+                checksum: Checksum::Partial { start: segment.transport as u16, offset: 16 },
+                gso: Some(Gso { size: size as u16, ..segment.gso() }),
+                outer: None,
+            }
+            .into(),
+        };
+        if let Some(item) = self.prefixes.add(run.frame as u16, part) {
+            self.items[first] = item;
+            self.gone |= followers;
+        }
+    }
+
+    /// Takes out what is gone; gives how many.
+    fn finish(self) -> u32 {
+        if self.gone != 0 {
+            let mut at = 0;
+            self.items.retain(|_| {
+                at += 1;
+                at > ITEMS || self.gone >> (at - 1) & 1 == 0
+            });
+        }
+        self.gone.count_ones()
+    }
+}
+
+/// The runs that are gathered now.
+#[derive(Default)]
+struct Streams {
+    runs: [Option<Run>; STREAMS],
+    open: usize,
+    /// The place of the next one.
+    turn: usize,
+}
+
+impl Streams {
+    fn is_empty(&self) -> bool {
+        self.open == 0
+    }
+
+    fn take(&mut self, is_it: impl Fn(&Run) -> bool) -> Option<Run> {
+        if self.is_empty() {
+            return None;
+        }
+        let run = self.runs.iter_mut().find(|run| run.as_ref().is_some_and(&is_it))?.take();
+        self.open -= 1;
+        run
+    }
+
+    /// Keeps a run; gives back one that has to make room for it.
+    fn put(&mut self, run: Run) -> Option<Run> {
+        let free = self.runs.iter().position(Option::is_none);
+        let place = free.unwrap_or_else(|| {
+            self.turn = (self.turn + 1) % STREAMS;
+            self.turn
+        });
+        let gone = self.runs[place].replace(run);
+        self.open += usize::from(gone.is_none());
+        gone
+    }
+
+    fn drain(&mut self) -> impl Iterator<Item = Run> {
+        self.open = 0;
+        std::mem::take(&mut self.runs).into_iter().flatten()
+    }
+}
+
+/// The longest header of a segment: Ethernet, two tags, IPv6, TCP with all its options.
+const HEADER_MAX: usize = 14 + 8 + 40 + 60;
+
+/// Where the headers of a TCP segment lie that has no extension headers.
+#[derive(Clone, Copy)]
+struct Segment {
+    network: usize,
+    transport: usize,
+    payload: usize,
+    ipv6: bool,
+    /// Bytes of payload.
+    len: usize,
+}
+
+/// What a frame is.
+enum Look {
+    Segment(Segment),
+    /// Surely of no TCP stream.
+    Other,
+    /// Nobody knows, or nothing to join.
+    Opaque,
+}
+
+impl Look {
+    #[inline]
+    fn at(head: &[u8], len: usize) -> Look {
+        Look::closely(head, len).unwrap_or(Look::Opaque)
+    }
+
+    #[inline]
+    fn closely(head: &[u8], len: usize) -> Option<Look> {
+        let network = network_header(head)?;
+        let (ipv6, transport, protocol, end) = match word(head, network - 2)? {
+            0x0800 => {
+                let header = head.get(network..network + 20)?;
+                let is_whole = header[0] == 0x45 && word(header, 6)? & 0x3fff == 0;
+                if !is_whole {
+                    return None;
+                }
+                (false, network + 20, header[9], network + usize::from(word(header, 2)?))
+            }
+            0x86dd => {
+                let header = head.get(network..network + 40)?;
+                (true, network + 40, header[6], network + 40 + usize::from(word(header, 4)?))
+            }
+            0x0806 => return Some(Look::Other),
+            _ => return None,
+        };
+        match protocol {
+            TCP => {}
+            // UDP, ICMP, ICMPv6
+            17 | 1 | 58 => return Some(Look::Other),
+            _ => return None,
+        }
+        let header = usize::from(*head.get(transport + 12)? >> 4) * 4;
+        let payload = transport + header;
+        // Padding would become payload.
+        let is_right = header >= 20 && payload <= head.len().min(end) && end == len;
+        is_right.then_some(Look::Segment(Segment { network, transport, payload, ipv6, len: len - payload }))
+    }
+}
+
+impl Segment {
+    fn gso(&self) -> Gso {
+        let kind = if self.ipv6 { GsoKind::Tcp6 } else { GsoKind::Tcp4 };
+        Gso { kind, size: 0, ecn: false }
+    }
+
+    fn sequence(&self, head: &[u8]) -> u32 {
+        head[self.transport + 4..].first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
+    }
+
+    fn flags(&self, head: &[u8]) -> u8 {
+        head[self.transport + 13]
+    }
+
+    fn id(&self, head: &[u8]) -> u16 {
+        word(head, self.network + 4).unwrap_or(0)
+    }
+
+    /// Both addresses, and both ports.
+    fn stream<'h>(&self, head: &'h [u8]) -> (&'h [u8], &'h [u8]) {
+        let addresses = self.network + if self.ipv6 { 8 } else { 12 };
+        (&head[addresses..self.transport], &head[self.transport..self.transport + 4])
+    }
+
+    /// Whether others may follow it in a train.
+    fn may_begin(&self, head: &[u8]) -> bool {
+        self.flags(head) == ACK && self.len > 0
+    }
+
+    /// Whether the transport checksum is right, or will be made right. Lent bytes are not read to find out.
+    fn is_right(&self, batch: &Batch<'_>, frame: usize) -> bool {
+        let offload = batch.offload(frame);
+        if offload.gso.is_some() || offload.outer.is_some() {
+            return false;
+        }
+        match offload.checksum {
+            Checksum::Verified => true,
+            Checksum::Partial { start, offset } => usize::from(start) == self.transport && offset == 16,
+            Checksum::None => {
+                let head = batch.head(frame);
+                let covered = &head[self.transport..];
+                let sum = pseudo_header(&head[self.network..], TCP, covered.len() as u16);
+                head.len() == self.payload + self.len
+                    && sum.is_some_and(|mut sum| {
+                        sum.add(covered);
+                        sum.finish() == [0, 0]
+                    })
+            }
+        }
+    }
+
+    /// Whether two headers differ only in what may differ.
+    fn is_like(&self, head: &[u8], other: &Segment, theirs: &[u8]) -> bool {
+        let same = |from: usize, to: usize| head[from..to] == theirs[from..to];
+        let Segment { network, transport, payload, ipv6, .. } = *self;
+        let ip = if ipv6 {
+            same(network, network + 4) && same(network + 6, transport)
+        } else {
+            same(network, network + 2) && same(network + 6, network + 10) && same(network + 12, transport)
+        };
+        (network, payload, ipv6) == (other.network, other.payload, other.ipv6)
+            && same(0, network)
+            && ip
+            && same(transport, transport + 4)
+            && same(transport + 8, transport + 13)
+            && self.flags(head) == other.flags(theirs) & !PSH
+            && same(transport + 14, transport + 16)
+            && same(transport + 18, payload)
+    }
+
+    /// Writes the header of a train of `payload` bytes that begins with this segment.
+    fn write(&self, header: &mut [u8], payload: usize, is_pushed: bool) {
+        let Segment { network, transport, ipv6, .. } = *self;
+        let behind = self.payload - transport + payload;
+        if ipv6 {
+            header[network + 4..network + 6].copy_from_slice(&(behind as u16).to_be_bytes());
+        } else {
+            let length = (transport - network + behind) as u16;
+            header[network + 2..network + 4].copy_from_slice(&length.to_be_bytes());
+            header[network + 10..network + 12].fill(0);
+            let sum = of(&header[network..transport]);
+            header[network + 10..network + 12].copy_from_slice(&sum);
+        }
+        if is_pushed {
+            header[transport + 13] |= PSH;
+        }
+        let partial = pseudo_header(&header[network..], TCP, behind as u16).unwrap_or_default().partial();
+        header[transport + 16..transport + 18].copy_from_slice(&partial);
+    }
+}
+
+/// Segments of one stream, one behind the other.
+struct Run {
+    /// Places in the items.
+    first: usize,
+    last: usize,
+    count: usize,
+    /// The first one's, and where its headers lie.
+    frame: usize,
+    segment: Segment,
+    /// Whether the first one's checksum is known to be right.
+    is_right: bool,
+    /// Payload bytes of each but the last, and of all.
+    size: usize,
+    payload: usize,
+    /// What the next one has to have.
+    sequence: u32,
+    id: u16,
+    is_pushed: bool,
+}
+
+impl Run {
+    fn new(item: usize, frame: usize, head: &[u8], segment: Segment) -> Run {
+        Run {
+            first: item,
+            last: item,
+            count: 1,
+            frame,
+            segment,
+            is_right: false,
+            size: segment.len,
+            payload: segment.len,
+            sequence: segment.sequence(head).wrapping_add(segment.len as u32),
+            id: segment.id(head).wrapping_add(1),
+            is_pushed: false,
+        }
+    }
+
+    fn is_stream_of(&self, batch: &Batch<'_>, head: &[u8], segment: &Segment) -> bool {
+        self.segment.stream(batch.head(self.frame)) == segment.stream(head)
+    }
+
+    /// Whether `segment`, of frame `frame`, can be joined to it.
+    fn goes_on_with(&mut self, batch: &Batch<'_>, frame: usize, segment: &Segment) -> bool {
+        let (head, first) = (batch.head(frame), batch.head(self.frame));
+        let has_order = segment.ipv6 || first[segment.network + 6] & 0x40 != 0 || segment.id(head) == self.id;
+        let is_next = (1..=self.size).contains(&segment.len)
+            && segment.sequence(head) == self.sequence
+            && self.segment.payload + self.payload + segment.len - self.segment.network <= u16::MAX.into()
+            && self.segment.is_like(first, segment, head)
+            && has_order;
+        self.is_right = is_next && (self.is_right || self.segment.is_right(batch, self.frame));
+        self.is_right && segment.is_right(batch, frame)
+    }
+
+    /// Joins it, which is item `item`. False if nothing may follow.
+    fn add(&mut self, item: usize, head: &[u8], segment: &Segment) -> bool {
+        self.last = item;
+        self.count += 1;
+        self.payload += segment.len;
+        self.sequence = self.sequence.wrapping_add(segment.len as u32);
+        self.id = self.id.wrapping_add(1);
+        self.is_pushed = segment.flags(head) & PSH != 0;
+        segment.len == self.size && !self.is_pushed
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::RxMemory;
+    use crate::gather::Burst;
+    use crate::segment::Train;
+
+    /// A TCP segment of these tests.
+    #[derive(Clone, Debug)]
+    struct Frame {
+        bytes: Vec<u8>,
+        offload: Offload,
+        ipv6: bool,
+    }
+
+    impl Frame {
+        fn network(&self) -> usize {
+            network_header(&self.bytes).unwrap()
+        }
+
+        fn transport(&self) -> usize {
+            self.network() + if self.ipv6 { 40 } else { 20 }
+        }
+
+        /// Changes a byte and makes the checksums right again.
+        fn with(mut self, at: impl Fn(&Frame) -> usize, value: u8) -> Frame {
+            let at = at(&self);
+            self.bytes[at] = value;
+            self.complete()
+        }
+
+        fn complete(mut self) -> Frame {
+            let (network, transport) = (self.network(), self.transport());
+            let length = self.bytes.len() - transport;
+            if self.ipv6 {
+                self.bytes[network + 4..network + 6].copy_from_slice(&(length as u16).to_be_bytes());
+            } else {
+                self.bytes[network + 2..network + 4].copy_from_slice(&(length as u16 + 20).to_be_bytes());
+                self.bytes[network + 10..network + 12].fill(0);
+                let sum = of(&self.bytes[network..transport]);
+                self.bytes[network + 10..network + 12].copy_from_slice(&sum);
+            }
+            self.bytes[transport + 16..transport + 18].fill(0);
+            let mut sum = pseudo_header(&self.bytes[network..], TCP, length as u16).unwrap();
+            sum.add(&self.bytes[transport..]);
+            self.bytes[transport + 16..transport + 18].copy_from_slice(&sum.finish());
+            self
+        }
+    }
+
+    /// Bytes `from..from + len` of stream `port`.
+    fn segment(ipv6: bool, port: u8, from: u32, len: usize) -> Frame {
+        let mut bytes = vec![2; 12];
+        if ipv6 {
+            bytes.extend([0x86, 0xdd, 0x60, 0, 0, 7, 0, 0, TCP, 64]);
+            bytes.extend([0xfd; 32]);
+        } else {
+            let id = (from / 1000) as u16;
+            bytes.extend([0x08, 0x00, 0x45, 0, 0, 0, (id >> 8) as u8, id as u8, 0, 0, 64, TCP, 0, 0]);
+            bytes.extend([10, 0, 0, 1, 10, 0, 0, 2]);
+        }
+        bytes.extend([0x30, port, 0, 80]);
+        bytes.extend(0xffff_f000u32.wrapping_add(from).to_be_bytes());
+        bytes.extend([0, 0, 0, 9, 8 << 4, ACK, 1, 0, 0, 0, 0, 0, 1, 1, 8, 10, 0, 0, 0, 5, 0, 0, 0, 6]);
+        bytes.extend((from..from + len as u32).map(|i| (i % 251) as u8));
+        Frame { bytes, offload: Offload::NONE, ipv6 }.complete()
+    }
+
+    /// What is sent of frames, by their numbers: those that were joined together, with the train's size.
+    type Sent = Vec<(Vec<usize>, Option<u16>)>;
+
+    /// Coalesces frames for a port that takes everything; checks that cutting gives back what was put in.
+    fn sent(frames: &[Frame]) -> Sent {
+        let mut memory = RxMemory::new();
+        let (mut batch, mut scratch) = memory.lend();
+        for frame in frames {
+            let place = scratch.take(frame.bytes.len());
+            place.copy_from_slice(&frame.bytes);
+            batch.push_private(place, 0, frame.offload);
+        }
+        let mut items: Vec<_> = (0..frames.len()).map(|i| TxItem::whole(&batch, i, true)).collect();
+        let mut prefixes = Prefixes::default();
+        let gone = coalesce(&batch, &mut items, &mut prefixes, Features::VIRTIO);
+        assert_eq!(items.len() + gone as usize, frames.len());
+        let mut cut = Vec::new();
+        let mut places: Vec<_> = items.iter().map(|item| prefixes.part(&batch, *item)).collect();
+        let counts: Vec<_> = items
+            .iter()
+            .zip(&mut places)
+            .map(|(item, part)| {
+                let first = item.frame();
+                if part.offload.has_gso() && frames[first].offload.gso.is_none() {
+                    let flat = {
+                        let burst =
+                            Burst::new(&mut batch, std::slice::from_ref(item), &prefixes, Features::VIRTIO);
+                        let mut flat = vec![0; part.total()];
+                        assert_eq!(burst.copy_to(0, &mut flat), Some(part.total()));
+                        flat
+                    };
+                    cut.extend(segments(&flat, part.offload.unpack()));
+                } else {
+                    cut.push(wire(&frames[first]));
+                }
+                (first, part.offload.unpack().gso.map(|gso| gso.size))
+            })
+            .collect();
+        // Each frame that was put in came out once; those of one stream in order.
+        let mut numbers: Vec<usize> = Vec::new();
+        for bytes in &cut {
+            let number = (0..frames.len())
+                .find(|i| !numbers.contains(i) && wire(&frames[*i]) == *bytes)
+                .unwrap_or_else(|| panic!("not what was put in: {bytes:?}"));
+            numbers.push(number);
+        }
+        assert_eq!(numbers.len(), frames.len());
+        let mut all = numbers.into_iter().peekable();
+        let firsts: Vec<_> = counts.iter().map(|(first, _)| *first).collect();
+        counts
+            .into_iter()
+            .map(|(first, size)| {
+                let mut run = vec![all.next().unwrap()];
+                assert_eq!(run[0], first);
+                while all.peek().is_some_and(|number| size.is_some() && !firsts.contains(number)) {
+                    run.extend(all.next());
+                }
+                (run, size)
+            })
+            .collect()
+    }
+
+    /// A frame as it goes on a wire.
+    fn wire(frame: &Frame) -> Vec<u8> {
+        let mut bytes = frame.bytes.clone();
+        if let Checksum::Partial { start, offset } = frame.offload.checksum {
+            crate::gather::complete(&mut bytes, start, offset);
+        }
+        bytes
+    }
+
+    /// Cuts a train.
+    fn segments(train: &[u8], offload: Offload) -> Vec<Vec<u8>> {
+        let mut memory = RxMemory::new();
+        let (mut batch, mut scratch) = memory.lend();
+        let place = scratch.take(train.len());
+        place.copy_from_slice(train);
+        batch.push_private(place, 0, offload);
+        let mut prefixes = Prefixes::default();
+        let mut train = Train::new(batch.head(0), 0, Part::whole(&batch, 0)).unwrap();
+        let mut items = Vec::new();
+        while let Some(item) = train.next(&mut prefixes).unwrap() {
+            items.push(item);
+        }
+        let burst = Burst::new(&mut batch, &items, &prefixes, Features::NONE);
+        (0..burst.len())
+            .map(|i| {
+                let mut bytes = vec![0; burst.item(i).total()];
+                burst.copy_to(i, &mut bytes).unwrap();
+                bytes
+            })
+            .collect()
+    }
+
+    fn joined(numbers: &[usize]) -> (Vec<usize>, Option<u16>) {
+        (numbers.to_vec(), Some(1000))
+    }
+
+    fn alone(number: usize) -> (Vec<usize>, Option<u16>) {
+        (vec![number], None)
+    }
+
+    /// The checksum left to whoever sends the frame.
+    fn partial(mut frame: Frame) -> Frame {
+        let (network, transport) = (frame.network(), frame.transport());
+        let length = (frame.bytes.len() - transport) as u16;
+        let sum = pseudo_header(&frame.bytes[network..], TCP, length).unwrap().partial();
+        frame.bytes[transport + 16..transport + 18].copy_from_slice(&sum);
+        frame.offload.checksum = Checksum::Partial { start: transport as u16, offset: 16 };
+        frame
+    }
+
+    #[test]
+    fn segments_of_a_stream_become_one_train() {
+        for ipv6 in [false, true] {
+            let full = |i: u32| segment(ipv6, 1, i * 1000, 1000);
+            let pushed =
+                |i: u32, len| segment(ipv6, 1, i * 1000, len).with(|f| f.transport() + 13, ACK | PSH);
+            assert_eq!(sent(&[full(0), full(1), full(2)]), [joined(&[0, 1, 2])]);
+            let with_end = [full(0), full(1), pushed(2, 300), full(3), full(4)];
+            // What is behind a short one does not go on where it ended.
+            assert_eq!(sent(&with_end), [joined(&[0, 1, 2]), joined(&[3, 4])]);
+            assert_eq!(sent(&[full(0), pushed(1, 1000), full(2)]), [joined(&[0, 1]), alone(2)]);
+            assert_eq!(sent(&[partial(full(0)), full(1), partial(full(2))]), [joined(&[0, 1, 2])]);
+            let mut tagged = [full(0), full(1)];
+            for frame in &mut tagged {
+                frame.bytes.splice(12..12, [0x81, 0, 0, 7]);
+            }
+            assert_eq!(sent(&tagged), [joined(&[0, 1])]);
+        }
+    }
+
+    #[test]
+    fn streams_that_are_mixed_are_joined_each_for_itself_and_none_changes_its_order() {
+        let of = |port, i: u32| segment(false, port, i * 1000, 1000);
+        let mixed = [of(1, 0), of(2, 0), of(1, 1), of(3, 0), of(2, 1), of(1, 2)];
+        assert_eq!(sent(&mixed), [joined(&[0, 2, 5]), joined(&[1, 4]), alone(3)]);
+        // More streams than are gathered at once.
+        let many: Vec<_> = (0..2).flat_map(|i| (1..=6).map(move |port| of(port, i))).collect();
+        assert_eq!(sent(&many).iter().map(|(run, _)| run.len()).sum::<usize>(), 12);
+        let acknowledgement = segment(false, 1, 2000, 0);
+        let around = [of(1, 0), of(1, 1), acknowledgement, of(1, 2), of(1, 3)];
+        assert_eq!(sent(&around), [joined(&[0, 1]), alone(2), joined(&[3, 4])]);
+    }
+
+    #[test]
+    fn what_differs_in_anything_that_counts_stays_alone() {
+        for ipv6 in [false, true] {
+            let first = segment(ipv6, 1, 0, 1000);
+            let second = segment(ipv6, 1, 1000, 1000);
+            assert_eq!(sent(&[first.clone(), second.clone()]), [joined(&[0, 1])]);
+            let mut changes: Vec<(&str, Frame)> = vec![
+                ("a gap", segment(ipv6, 1, 2000, 1000)),
+                ("the same again", first.clone()),
+                ("longer than the first", segment(ipv6, 1, 1000, 1001)),
+                ("an Ethernet address", second.clone().with(|_| 3, 9)),
+            ];
+            let transport =
+                [(3, "port"), (11, "acknowledgement"), (14, "window"), (19, "urgent"), (27, "timestamp")];
+            for (at, what) in transport {
+                changes.push((what, second.clone().with(|f| f.transport() + at, 99)));
+            }
+            for flags in [ACK | 1, ACK | 2, ACK | 4, ACK | 0x20, ACK | 0x40, ACK | 0x80, 0] {
+                changes.push(("flags", second.clone().with(|f| f.transport() + 13, flags)));
+            }
+            let (ttl, class) = if ipv6 { (7, 0) } else { (8, 1) };
+            changes.push(("TTL", second.clone().with(|f| f.network() + ttl, 63)));
+            changes
+                .push(("class", second.clone().with(|f| f.network() + class, if ipv6 { 0x62 } else { 3 })));
+            if ipv6 {
+                changes.push(("flow label", second.clone().with(|f| f.network() + 3, 9)));
+            } else {
+                changes.push(("DF", second.clone().with(|f| f.network() + 6, 0x40)));
+                changes.push(("identification", second.clone().with(|f| f.network() + 5, 7)));
+            }
+            let mut wrong = second.clone();
+            wrong.bytes[500] ^= 1;
+            changes.push(("a wrong checksum", wrong));
+            let mut train = partial(second.clone());
+            let kind = if ipv6 { GsoKind::Tcp6 } else { GsoKind::Tcp4 };
+            train.offload.gso = Some(Gso { kind, size: 500, ecn: false });
+            for (what, frame) in changes {
+                assert_eq!(sent(&[first.clone(), frame.clone()]), [alone(0), alone(1)], "{what}");
+                assert_eq!(
+                    sent(&[frame, second.clone()]).len(),
+                    if what == "the same again" { 1 } else { 2 },
+                    "{what}"
+                );
+            }
+            let uncut = sent(&[first.clone(), train.clone()]);
+            assert_eq!(uncut, [alone(0), (vec![1], Some(500))], "a train is not joined");
+        }
+    }
+
+    #[test]
+    fn with_df_identifications_do_not_count() {
+        let df = |i: u32, id| segment(false, 1, i * 1000, 1000).with(|_| 20, 0x40).with(|_| 19, id);
+        let mut frames = [df(0, 7), df(1, 7), df(2, 3)];
+        let mut memory = RxMemory::new();
+        let (mut batch, mut scratch) = memory.lend();
+        for frame in &mut frames {
+            let place = scratch.take(frame.bytes.len());
+            place.copy_from_slice(&frame.bytes);
+            batch.push_private(place, 0, frame.offload);
+        }
+        let mut items: Vec<_> = (0..3).map(|i| TxItem::whole(&batch, i, true)).collect();
+        assert_eq!(coalesce(&batch, &mut items, &mut Prefixes::default(), Features::VIRTIO), 2);
+    }
+
+    #[test]
+    fn padding_is_no_payload_and_lent_bytes_are_not_summed() {
+        let full = |i: u32| segment(false, 1, i * 1000, 1000);
+        let mut padded = full(1);
+        padded.bytes.extend([0; 4]);
+        assert_eq!(sent(&[full(0), padded]), [alone(0), alone(1)]);
+
+        let (first, second) = (full(0), full(1));
+        for (checksum, gone) in [(Checksum::None, 0), (Checksum::Verified, 1)] {
+            let mut memory = RxMemory::new();
+            let (mut batch, mut scratch) = memory.lend();
+            for frame in [&first, &second] {
+                let head = scratch.take(200);
+                head.copy_from_slice(&frame.bytes[..200]);
+                batch.push_private(head, 0, Offload { checksum, ..Offload::NONE });
+                batch.append_lent(&frame.bytes[200..]);
+            }
+            let mut items: Vec<_> = (0..2).map(|i| TxItem::whole(&batch, i, true)).collect();
+            let mut prefixes = Prefixes::default();
+            assert_eq!(coalesce(&batch, &mut items, &mut prefixes, Features::VIRTIO), gone, "{checksum:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_gets_what_it_takes_and_no_train_is_too_long() {
+        let mut memory = RxMemory::new();
+        let (mut batch, mut scratch) = memory.lend();
+        for i in 0..64 {
+            let frame = segment(false, 1, i * 1400, 1400).with(|_| 20, 0x40);
+            let place = scratch.take(frame.bytes.len());
+            place.copy_from_slice(&frame.bytes);
+            batch.push_private(place, 0, frame.offload);
+        }
+        let all: Vec<_> = (0..64).map(|i| TxItem::whole(&batch, i, true)).collect();
+        for (features, left) in [
+            (Features::NONE, 64),
+            (Features::VIRTIO.without(Features::TSO4), 64),
+            (Features::VIRTIO.without(Features::CHECKSUM), 64),
+            (Features::VIRTIO, 2),
+        ] {
+            let (mut items, mut prefixes) = (all.clone(), Prefixes::default());
+            coalesce(&batch, &mut items, &mut prefixes, features);
+            assert_eq!(items.len(), left, "{features:?}");
+            let totals: Vec<_> = items.iter().map(|item| prefixes.part(&batch, *item).total()).collect();
+            assert!(totals.iter().all(|total| *total <= 65_535 + 14), "{totals:?}");
+        }
+    }
+}
