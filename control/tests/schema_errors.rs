@@ -58,6 +58,11 @@ fn port_types() {
         "s.toml:6:8: port \"web1\": `type` has the unknown value \"tab\"; nearest is `tap`; \
          allowed are `tap`, `veth`, `afxdp`, `packet`, `pcap`, `null` and `vhost-user`",
     );
+    assert_errors(
+        &port("type = \"vhost-user\"\nsocket = \"vm1.sock\""),
+        "s.toml:7:10: port \"web1\": `socket` is not an absolute path; begin it with `/`: where a relative one is \
+         depends on where vswitchd was started",
+    );
     for later in ["memif", "dpdk"] {
         assert_errors(
             &port(&format!("type = \"{later}\"")),

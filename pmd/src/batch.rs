@@ -87,12 +87,14 @@ pub struct Refused {
     pub no_frame: u32,
     /// Lost on the way up: the kernel could not hand it over, or it is more than a batch holds.
     pub failed: u32,
+    /// From a queue that its other end has disabled: what it sends there is to be thrown away.
+    pub disabled: u32,
 }
 
 impl Refused {
     /// All of them.
     pub fn total(self) -> u32 {
-        self.bad_offload + self.too_long + self.no_frame + self.failed
+        self.bad_offload + self.too_long + self.no_frame + self.failed + self.disabled
     }
 }
 

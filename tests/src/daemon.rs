@@ -66,6 +66,7 @@ impl Daemon {
         command.arg("--config").arg(self.folder.join("switch.toml"));
         command.arg("--socket").arg(self.socket());
         command.arg("--state-dir").arg(self.state_folder());
+        command.arg("--runtime-dir").arg(runtime_folder(&self.folder));
         let messages = File::options().create(true).append(true).open(self.log()).expect("a log can be made");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(messages);
         let mut child = command.spawn().expect("ip starts");
@@ -184,6 +185,11 @@ impl Daemon {
         assert!(done, "a running process has a CPU clock");
         Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("below a second"))
     }
+}
+
+/// The folder, in memory, of what outlives a daemon whose other files are in `folder`.
+pub(crate) fn runtime_folder(folder: &Path) -> PathBuf {
+    Path::new("/dev/shm").join(folder.file_name().expect("a folder has a name"))
 }
 
 impl Drop for Daemon {

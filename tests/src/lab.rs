@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::Value;
 
 use crate::ctl::{Ctl, number};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, runtime_folder};
 use crate::namespace::Namespace;
 use crate::wait::{SOON, comes_true, wait_until};
 
@@ -179,6 +179,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
+        let _ = fs::remove_dir_all(runtime_folder(&self.folder));
     }
 }
 

@@ -163,8 +163,7 @@ fn a_guest_talks_with_its_offloads_and_does_so_again_after_a_reboot_and_a_crash(
 #[test]
 fn traffic_goes_on_at_once_when_the_switch_was_stopped_or_killed() {
     let _cores = alone();
-    // A packed ring does not say how far it was used, and QEMU's network card keeps no record of it.
-    for machine in machines().into_iter().map(|(qemu, listens, _)| (qemu, listens, "")) {
+    for machine in machines() {
         println!("{machine:?}");
         let mut scene = Scene::start(machine);
         let ctl = scene.daemon.ctl();

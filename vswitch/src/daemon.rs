@@ -26,6 +26,8 @@ pub struct Options {
     pub store: Store,
     /// The file given at the start.
     pub config_file: Option<PathBuf>,
+    /// The folder for what lives as long as the host's memory does.
+    pub runtime_dir: PathBuf,
 }
 
 /// A running daemon.
@@ -50,7 +52,7 @@ impl Daemon {
     /// # Errors
     /// Memory, CPUs, ports, or the state directory.
     pub fn start(options: Options) -> Result<Arc<Daemon>, ApiError> {
-        let Options { start, mut store, config_file } = options;
+        let Options { start, mut store, config_file, runtime_dir } = options;
         let at_start = match start.source {
             ConfigSource::File => AtStart::Refuse,
             ConfigSource::Stored | ConfigSource::Empty => AtStart::Retry,
@@ -68,7 +70,8 @@ impl Daemon {
             remove_orphans(before, &start.config, Orphans::InTheWay);
         }
         let save = || pending.map_or(Ok(()), |pending| store.commit(pending).map_err(ApiError::from));
-        let switch = Switch::start(start.config.clone(), at_start, u64::from_ne_bytes(seed), save)?;
+        let (seed, rings) = (u64::from_ne_bytes(seed), runtime_dir.join("rings"));
+        let switch = Switch::start(start.config.clone(), at_start, seed, rings, save)?;
         if let Some(before) = &start.before {
             remove_orphans(before, &start.config, Orphans::Elsewhere);
         }

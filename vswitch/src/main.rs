@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
@@ -36,6 +36,9 @@ struct Arguments {
     /// Where the desired state is kept over restarts
     #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
     state_dir: PathBuf,
+    /// Where the positions of packed rings outlive the switch, in memory (tmpfs) [default: the folder of the socket]
+    #[arg(long, value_name = "DIR")]
+    runtime_dir: Option<PathBuf>,
 }
 
 /// Why there is no switch.
@@ -76,7 +79,9 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     let start = store.load(arguments.config.as_deref())?;
     start.notes.iter().for_each(|note| log(format_args!("{note}")));
     let listener = Listener::bind(&arguments.socket)?;
-    let switch = Daemon::start(Options { start, store, config_file: arguments.config })?;
+    let beside = || arguments.socket.parent().unwrap_or(Path::new("")).to_owned();
+    let runtime_dir = arguments.runtime_dir.unwrap_or_else(beside);
+    let switch = Daemon::start(Options { start, store, config_file: arguments.config, runtime_dir })?;
     log(format_args!("{}", switch.describe()));
     let server = listener
         .serve(switch.clone(), Patience::default(), log)
@@ -92,7 +97,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 /// Nobody may be listening any more; that ends no switch.
-fn say_ready(socket: &std::path::Path) {
+fn say_ready(socket: &Path) {
     let version = env!("CARGO_PKG_VERSION");
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "vswitchd {version} ready: control socket {}", socket.display());

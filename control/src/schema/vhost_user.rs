@@ -120,6 +120,11 @@ pub(super) fn decode(section: &mut Section<'_, '_>) -> Option<VhostUser> {
     if socket.as_ref().is_some_and(|path| path.as_os_str().len() > 107) {
         section.error_at("socket", "`socket`: the name of a socket has at most 107 bytes", None);
     }
+    if socket.as_ref().is_some_and(|path| path.is_relative()) {
+        let hint =
+            "begin it with `/`: where a relative one is depends on where vswitchd was started".to_owned();
+        section.error_at("socket", "`socket` is not an absolute path", Some(hint));
+    }
     let mode = section.choice("mode", &MODES).unwrap_or_default();
     let socket_mode = section.text("socket_mode").unwrap_or_default();
     let socket_group: Option<String> = section.text("socket_group");

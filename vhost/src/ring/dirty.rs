@@ -5,6 +5,7 @@
 //! being migrated pays for any of this.
 #![allow(unsafe_code)]
 
+use std::ops::RangeInclusive;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -56,18 +57,19 @@ impl Bitmap {
 pub struct Dirty {
     bitmap: Arc<Bitmap>,
     memory: Arc<GuestMemory>,
-    /// What we write of the ring itself.
-    ring: Vec<Piece>,
+    /// The pages of what we write of the ring itself.
+    ring: Vec<RangeInclusive<u64>>,
 }
 
 impl Dirty {
-    /// For a ring in `memory`, of which we write these parts: front end's addresses and bytes.
-    pub fn new(bitmap: Arc<Bitmap>, memory: Arc<GuestMemory>, parts: &[(u64, u64)]) -> Dirty {
-        let part = |&(address, bytes): &(u64, u64)| {
-            let start = memory.user(address, bytes, 1)?;
-            Some(Piece { start, bytes: u32::try_from(bytes).ok()? })
-        };
-        Dirty { ring: parts.iter().filter_map(part).collect(), bitmap, memory }
+    /// For a ring in `memory`, of which we write these parts: guest addresses, which need not lie in there, and bytes.
+    pub fn new(
+        bitmap: Arc<Bitmap>,
+        memory: Arc<GuestMemory>,
+        parts: impl IntoIterator<Item = (u64, u64)>,
+    ) -> Dirty {
+        let parts = parts.into_iter().filter(|(_, bytes)| *bytes > 0);
+        Dirty { ring: parts.map(|(address, bytes)| pages(address, bytes)).collect(), bitmap, memory }
     }
 
     /// The first `bytes` bytes of these pieces were written.
@@ -80,8 +82,7 @@ impl Dirty {
                 continue;
             }
             if let Some(first) = self.memory.address(piece.start) {
-                let last = first + u64::from(written) - 1;
-                (first / PAGE..=last / PAGE).for_each(|page| self.bitmap.set(page));
+                pages(first, written.into()).for_each(|page| self.bitmap.set(page));
             }
         }
     }
@@ -89,8 +90,13 @@ impl Dirty {
     /// Something of the ring itself was written: which part of its few pages is not worth telling.
     #[cold]
     pub(super) fn mark_ring(&self) {
-        self.mark(&self.ring, u32::MAX);
+        self.ring.iter().cloned().flatten().for_each(|page| self.bitmap.set(page));
     }
+}
+
+/// The pages that some bytes lie in; there is at least one.
+fn pages(first: u64, bytes: u64) -> RangeInclusive<u64> {
+    first / PAGE..=first.saturating_add(bytes - 1) / PAGE
 }
 
 #[cfg(test)]
@@ -111,7 +117,7 @@ mod tests {
         // Four bytes: pages 0 to 31.
         let bitmap = Arc::new(Bitmap::new(log.clone(), 4).unwrap());
         assert!(Bitmap::new(log.clone(), 4097).is_none());
-        let dirty = Dirty::new(bitmap, guest.clone(), &[(0x1_3000, 8), (0x1_fff0, 16), (0, 1)]);
+        let dirty = Dirty::new(bitmap, guest.clone(), [(0x1_3000, 8), (0x1_fff0, 16), (0, 1), (u64::MAX, 9)]);
         let bits = || {
             let at = log.user(0, 4, 1).unwrap();
             // SAFETY: four bytes of a mapping that nobody else has.
@@ -123,11 +129,12 @@ mod tests {
         dirty.mark(&[piece(0x1_1fff, 2), piece(0x1_4000, 100), piece(0x1_5000, 1)], 5);
         assert_eq!(bits(), 0b10111 << 16);
         dirty.mark_ring();
-        assert_eq!(bits(), 0b1000_0000_0001_1111 << 16);
+        // What is written of the ring need not be the guest's, if there is a bit for it.
+        assert_eq!(bits(), 0b1000_0000_0001_1111 << 16 | 1);
         // Beyond the bitmap nothing is written.
         let far = memory(0x2_0000, 0x1000);
         let start = far.user(0x2_0000, 1, 1).unwrap();
-        let dirty = Dirty::new(dirty.bitmap, far, &[]);
+        let dirty = Dirty::new(dirty.bitmap, far, []);
         dirty.mark(&[Piece { start, bytes: 1 }], 1);
         // SAFETY: as above.
         assert_eq!(unsafe { log.user(4, 1, 1).unwrap().read() }, 0);

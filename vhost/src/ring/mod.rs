@@ -18,6 +18,7 @@ pub mod taken;
 mod tests;
 pub mod tx;
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -148,8 +149,12 @@ pub trait Virtqueue {
     /// Completes chains that were only read from.
     fn give_back(&mut self, chains: &[Chain]);
 
-    /// Shows the driver what was completed. True if it wants to be called for that.
-    fn publish(&mut self) -> bool;
+    /// How many chains, or groups of them that are given back by one entry, were completed so far, modulo 2^16.
+    fn completed(&self) -> u16;
+
+    /// Shows the driver what was completed, as far as this [number](Self::completed) of them. True if it wants to be
+    /// called for that.
+    fn publish(&mut self, end: u16) -> bool;
 
     /// Asks the driver to kick when it makes something available. True if there is something already.
     fn arm(&mut self) -> bool;
@@ -203,19 +208,72 @@ pub struct Lane<A = Direct> {
     pub broken: Option<BadRing>,
     /// What notes which pages are written, if somebody wants to know.
     pub dirty: Option<Dirty>,
+    /// What comes is thrown away.
+    pub discards: bool,
     taken: Taken,
+    /// What was sent and is not shown yet, in order, if several workers send here.
+    shares: VecDeque<Share>,
+}
+
+/// What one of several workers has put into a ring in a row.
+struct Share {
+    sender: u16,
+    /// How many chains were completed by its end.
+    end: u16,
+    /// Those whom the frames come from know that they were taken.
+    released: bool,
 }
 
 impl<A: Access> Lane<A> {
     /// A ring that a worker can use from now on.
     pub fn new(ring: Ring<A>, terms: Terms, call: Option<Arc<OwnedFd>>) -> Lane<A> {
-        Lane { ring, terms, call, broken: None, dirty: None, taken: Taken::default() }
+        Lane {
+            ring,
+            terms,
+            call,
+            broken: None,
+            dirty: None,
+            discards: false,
+            taken: Taken::default(),
+            shares: VecDeque::new(),
+        }
+    }
+
+    /// Chains that were completed so far, modulo 2^16.
+    fn completed(&self) -> u16 {
+        with_ring!(&self.ring, ring => ring.completed())
+    }
+
+    /// Notes that `sender`, one of several, has sent what was completed since the last one did.
+    fn note(&mut self, sender: u16) {
+        let end = self.completed();
+        match self.shares.back_mut() {
+            Some(last) if last.end == end => {}
+            Some(last) if last.sender == sender && !last.released => last.end = end,
+            _ => self.shares.push_back(Share { sender, end, released: false }),
+        }
+    }
+
+    /// Shows what `sender` has sent, as far as nothing lies before it that another one has sent and not released: a
+    /// ring is shown in order, and who is killed now must not have shown what will be sent again.
+    fn publish_released(&mut self, sender: u16) {
+        self.shares.iter_mut().filter(|share| share.sender == sender).for_each(|share| share.released = true);
+        let released = self.shares.iter().take_while(|share| share.released).count();
+        let last = self.shares.drain(..released).next_back();
+        if let Some(last) = last {
+            self.publish_up_to(last.end);
+        }
     }
 
     /// Shows the guest what was given back, and calls it if it wants to be called.
     #[inline]
     pub fn publish(&mut self) {
-        let wanted = with_ring!(&mut self.ring, ring => ring.publish());
+        self.publish_up_to(self.completed());
+    }
+
+    #[inline]
+    fn publish_up_to(&mut self, end: u16) {
+        let wanted = with_ring!(&mut self.ring, ring => ring.publish(end));
         self.mark_ring();
         if wanted && let Some(call) = &self.call {
             use std::os::fd::AsFd;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
 
 use super::access::{Access, Direct};
 use super::reach::{DESCRIPTOR, INDIRECT, NEXT, Reach, WRITE, longest};
-use super::record::{Record, Used};
+use super::record::{Left, Record, Used};
 use super::taken::{Chain, Piece, Taken};
 use super::{BadRing, Direction, Layout, RING, Virtqueue};
 use crate::memory::GuestMemory;
@@ -79,12 +79,16 @@ pub struct Packed<A = Direct> {
     shown: Spot,
     /// What is used and not shown yet.
     used: Vec<Used>,
+    /// How many times something was used, and shown, modulo 2^16.
+    settled: u16,
     /// Entries that are taken and not shown yet.
     open: u32,
     /// Buffers that were only read are given back by one descriptor for all (`VIRTIO_F_IN_ORDER`).
     in_order: bool,
     event_index: bool,
     armed: bool,
+    /// What is in the device area: an event's place, and flags.
+    wish: u32,
     record: Option<Record>,
 }
 
@@ -130,14 +134,17 @@ impl<A: Access> Packed<A> {
             next: Spot(Spot::WRAP),
             shown: Spot(Spot::WRAP),
             used: Vec::with_capacity(size.into()),
+            settled: 0,
             open: 0,
             in_order: style.in_order,
             event_index: style.event_index,
             armed: true,
+            wish: 0,
             record,
             reach: Reach::new(memory, access),
         };
-        let left = packed.record.as_ref().and_then(Record::left);
+        packed.wish = packed.written_wish();
+        let left = packed.record.as_ref().and_then(Record::left).filter(|left| packed.agrees(left));
         let start = Spot(left.as_ref().map_or(base as u16, |left| left.settled));
         if start.index() >= size {
             return Err(BadRing::Head(start.index()));
@@ -154,15 +161,35 @@ impl<A: Access> Packed<A> {
                 packed.shown = end;
             } else {
                 packed.used.extend(left.used);
-                packed.show();
+                packed.show(packed.used.len());
             }
         }
         packed.next = packed.shown;
         if let Some(record) = &packed.record {
+            record.wish(packed.wish, packed.wish);
             record.settle(packed.shown.0);
         }
         packed.hush();
         Ok(packed)
+    }
+
+    /// What somebody has written into the device area.
+    fn written_wish(&mut self) -> u32 {
+        // SAFETY: the two words of the device area, aligned.
+        let [place, flags] =
+            [0, 1].map(|word| u32::from(unsafe { self.reach.access.load(self.device.add(word)) }));
+        place | flags << 16
+    }
+
+    /// Whether the ring can be the one that a record is about: its device area is as it was left, and at its place
+    /// nothing has been used that the record knows nothing of.
+    fn agrees(&mut self, left: &Left) -> bool {
+        let spot = Spot(left.settled);
+        let is_used = |flags: u16| [AVAILABLE, USED].map(|flag| flags & flag != 0) == [spot.wrap(); 2];
+        // QEMU turns kicks off while nobody is there, and leaves the place.
+        let places = left.wishes.map(|wish| wish as u16);
+        (self.wish != 0 && places.contains(&(self.wish as u16)))
+            && (left.settled != left.intended || spot.index() >= self.size || !is_used(self.flags_at(spot)))
     }
 
     /// Where the ring stands, as GET_VRING_BASE tells it: the next descriptor to take in the lower half, the next
@@ -299,15 +326,17 @@ impl<A: Access> Packed<A> {
         Ok(())
     }
 
-    /// Writes what is used over the descriptors (section 2.8.8); the flags of the first one, by which the driver sees
-    /// all of it, last.
+    /// Writes the first `count` of what is used over the descriptors (section 2.8.8); the flags of the first one, by
+    /// which the driver sees all of it, last.
     #[inline]
-    fn show(&mut self) {
+    fn show(&mut self, count: usize) {
         let spot = self.shown;
         let flags = |spot: Spot, used: &Used| spot.used() | if used.written > 0 { WRITE } else { 0 };
         let Some(first) = self.used.first().copied() else { return };
         let mut behind = spot.plus(first.entries, self.size);
-        for used in &self.used[1..] {
+        let mut entries = u32::from(first.entries);
+        for used in &self.used[1..count] {
+            entries += u32::from(used.entries);
             let words =
                 u64::from(used.written) | u64::from(used.id) << 32 | u64::from(flags(behind, used)) << 48;
             // SAFETY: the second half of a descriptor of the ring, aligned to 8.
@@ -325,9 +354,9 @@ impl<A: Access> Packed<A> {
             place.store(flags(spot, &first).to_le(), Ordering::Release);
         }
         self.shown = behind;
-        let entries: u32 = self.used.iter().map(|used| u32::from(used.entries)).sum();
         self.open = self.open.saturating_sub(entries);
-        self.used.clear();
+        self.settled = self.settled.wrapping_add(count as u16);
+        self.used.drain(..count);
     }
 
     /// The driver's wish: whether it wants to be called for what lies from `before` on.
@@ -350,12 +379,17 @@ impl<A: Access> Packed<A> {
         }
     }
 
+    /// Tells the driver whether we want to be kicked. Never by all zeros, which a driver that begins has written.
     fn want_kicks(&mut self, spot: Spot, flags: u16) {
-        // SAFETY: the two words of the device area, aligned.
-        unsafe {
-            AtomicU16::from_ptr(self.device.as_ptr()).store(spot.0.to_le(), Ordering::Relaxed);
-            AtomicU16::from_ptr(self.device.add(1).as_ptr()).store(flags.to_le(), Ordering::Release);
+        // The place counts for nothing if kicks are wanted anyway (section 2.8.10).
+        let spot = if flags == ENABLE { Spot(spot.0 | Spot::WRAP) } else { spot };
+        let wish = u32::from(spot.0) | u32::from(flags) << 16;
+        if let Some(record) = &self.record {
+            record.wish(self.wish, wish);
         }
+        self.wish = wish;
+        // SAFETY: the device area, aligned to 4.
+        unsafe { AtomicU32::from_ptr(self.device.cast().as_ptr()) }.store(wish.to_le(), Ordering::Release);
     }
 }
 
@@ -397,16 +431,21 @@ impl<A: Access> Virtqueue for Packed<A> {
     }
 
     #[inline]
-    fn publish(&mut self) -> bool {
-        if self.used.is_empty() {
+    fn completed(&self) -> u16 {
+        self.settled.wrapping_add(self.used.len() as u16)
+    }
+
+    #[inline]
+    fn publish(&mut self, end: u16) -> bool {
+        let count = usize::from(end.wrapping_sub(self.settled)).min(self.used.len());
+        if count == 0 {
             return false;
         }
         let before = self.shown;
         if let Some(record) = &self.record {
-            let end = self.used.iter().fold(before, |spot, used| spot.plus(used.entries, self.size));
-            record.intend(before.0, end.0, &self.used);
+            record.intend(before.0, &self.used[..count], |entries| before.plus(entries, self.size).0);
         }
-        self.show();
+        self.show(count);
         if let Some(record) = &self.record {
             record.settle(self.shown.0);
         }

@@ -5,7 +5,11 @@
 //! begun, or all that it needs to finish it. That costs a word for each buffer, written where no other core looks.
 //!
 //! The record lies in memory that outlives us: the front end keeps it ("Inflight I/O tracking" in vhost-user.rst,
-//! which leaves the layout to the back end). It may hand back anything, so what is read is checked.
+//! which leaves the layout to the back end), or we do, in a page of our own. It may hand back anything, so what is
+//! read is checked.
+//!
+//! A driver that was reset while nobody was there begins anew, in a ring that may lie where the old one did. What we
+//! wrote into the device area tells the two apart, as a driver zeroes it before it begins; so that is noted, too.
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
@@ -16,7 +20,7 @@ use crate::memory::GuestMemory;
 
 /// A buffer that is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Used {
+pub(crate) struct Used {
     pub id: u16,
     /// Entries of the ring that its chain takes.
     pub entries: u16,
@@ -34,8 +38,8 @@ impl Used {
     }
 }
 
-/// Words before the notes: the positions, and how many notes there are.
-const HEADER: usize = 2;
+/// Words before the notes: the positions, how many notes there are, and what is in the device area.
+const HEADER: usize = 3;
 
 /// Set in the word of positions once there are some.
 const VALID: u64 = 1 << 63;
@@ -54,12 +58,14 @@ unsafe impl Send for Record {}
 
 /// What a predecessor left.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Left {
+pub(crate) struct Left {
     /// Up to where the ring shows what is used.
     pub settled: u16,
     /// Up to where it is to show it, and by which buffers.
     pub intended: u16,
     pub used: Vec<Used>,
+    /// What is in the device area: one of these.
+    pub wishes: [u32; 2],
 }
 
 impl Record {
@@ -94,24 +100,32 @@ impl Record {
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// Notes a burst that will bring the ring from `settled` to `intended`.
+    /// Notes a burst that will bring the ring on from `settled`; `end` tells how far, by the entries that it takes.
     #[inline]
-    pub(super) fn intend(&self, settled: u16, intended: u16, used: &[Used]) {
+    pub(super) fn intend(&self, settled: u16, used: &[Used], end: impl FnOnce(u16) -> u16) {
+        let mut entries = 0u16;
         for (at, used) in used.iter().take(self.size.into()).enumerate() {
             self.word(HEADER + at).store(used.to_word(), Ordering::Relaxed);
+            entries = entries.wrapping_add(used.entries);
         }
         self.word(1).store(used.len() as u64, Ordering::Relaxed);
-        self.set_positions(settled, intended);
+        self.set_positions(settled, end(entries));
+    }
+
+    /// Notes that `after` will be written into the device area, in place of `before`.
+    pub(super) fn wish(&self, before: u32, after: u32) {
+        self.word(2).store(u64::from(before) | u64::from(after) << 32, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
     }
 
     /// Notes that the ring shows everything up to `position`.
     #[inline]
-    pub(super) fn settle(&self, position: u16) {
+    pub(crate) fn settle(&self, position: u16) {
         self.set_positions(position, position);
     }
 
     /// What is there, if there is anything.
-    pub(super) fn left(&self) -> Option<Left> {
+    pub(crate) fn left(&self) -> Option<Left> {
         let positions = self.word(0).load(Ordering::Relaxed);
         if positions & VALID == 0 {
             return None;
@@ -119,6 +133,8 @@ impl Record {
         let count = self.word(1).load(Ordering::Relaxed).min(self.size.into()) as usize;
         let used = (0..count).map(|at| Used::from_word(self.word(HEADER + at).load(Ordering::Relaxed)));
         let (settled, intended) = (positions as u16, (positions >> 16) as u16);
-        Some(Left { settled, intended, used: used.collect() })
+        let wishes = self.word(2).load(Ordering::Relaxed);
+        let wishes = [wishes as u32, (wishes >> 32) as u32];
+        Some(Left { settled, intended, used: used.collect(), wishes })
     }
 }

@@ -86,6 +86,17 @@ fn take<'q, V: Virtqueue>(
     outcome
 }
 
+/// Takes frames from the ring and throws them away: all that is done with what comes on a ring that is disabled ("Ring
+/// states" in vhost-user.rst). Gives their number.
+#[cold]
+fn discard<V: Virtqueue>(ring: &mut V, taken: &mut Taken, limit: usize) -> (u32, Result<(), BadRing>) {
+    ring.begin();
+    let outcome = ring.take(Direction::Read, limit, taken);
+    let frames = taken.left().len();
+    taken.advance(frames);
+    (frames as u32, outcome)
+}
+
 /// Reads frames as long as each lies together, is all head, and has a header that says nothing. Gives their number.
 #[inline(never)] // a loop with registers of its own
 fn push_short<'q, A: Access>(
@@ -171,10 +182,16 @@ impl<A: Access> RxQueue for Rx<A> {
             self.seat.leave();
             return Ok(batch);
         }
-        let Lane { ring, taken, terms, .. } = lane;
+        let Lane { ring, taken, terms, discards, .. } = lane;
         let outcome = with_ring!(ring, ring => {
             ring.hush();
-            take(ring, taken, terms.header, limit.min(BATCH), &mut batch, &mut scratch)
+            if *discards {
+                let (frames, outcome) = discard(ring, taken, limit.min(BATCH));
+                batch.refused_mut().disabled += frames;
+                outcome
+            } else {
+                take(ring, taken, terms.header, limit.min(BATCH), &mut batch, &mut scratch)
+            }
         });
         if let Err(reason) = outcome {
             lane.fail(reason, &self.alarm);

@@ -244,21 +244,26 @@ impl<A: Access> Virtqueue for Split<A> {
     }
 
     #[inline]
-    fn publish(&mut self) -> bool {
+    fn completed(&self) -> u16 {
+        self.done
+    }
+
+    #[inline]
+    fn publish(&mut self, end: u16) -> bool {
         let before = self.published;
-        if self.done == before {
+        if end == before {
             return false;
         }
-        self.published = self.done;
+        self.published = end;
         // SAFETY: within the used ring, aligned. Release: the entries, and the frames, are there before.
-        unsafe { AtomicU16::from_ptr(self.used.add(1).as_ptr()) }.store(self.done.to_le(), Ordering::Release);
+        unsafe { AtomicU16::from_ptr(self.used.add(1).as_ptr()) }.store(end.to_le(), Ordering::Release);
         // The driver turns its wish on, then looks at the index; we the other way round (section 2.7.10).
         fence(Ordering::SeqCst);
         if self.event_index {
             // SAFETY: the word after the available ring's entries, aligned.
             let event = unsafe { self.reach.access.load(self.available.add(3 + self.mask)) };
-            // Whether the event lies in `before..done`, modulo 2^16.
-            self.done.wrapping_sub(event).wrapping_sub(1) < self.done.wrapping_sub(before)
+            // Whether the event lies in `before..end`, modulo 2^16.
+            end.wrapping_sub(event).wrapping_sub(1) < end.wrapping_sub(before)
         } else {
             // SAFETY: the first word of the available ring.
             let flags = unsafe { self.reach.access.load(self.available) };

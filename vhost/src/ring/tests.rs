@@ -445,11 +445,11 @@ fn kicks_are_wanted_asleep_and_calls_made_when_wanted() {
         rig.driver.set_call_event(2);
         let Ring::Split(ring) = &mut lane.ring else { unreachable!("a split ring was put there") };
         ring.complete(Chain::default(), 0);
-        assert!(!ring.publish());
+        assert!(!ring.publish(ring.completed()));
         rig.driver.want_call(true);
         ring.complete(Chain::default(), 0);
-        assert!(ring.publish(), "the chain of index 2 is used now: {event_index}");
-        assert!(!ring.publish(), "nothing is new");
+        assert!(ring.publish(ring.completed()), "the chain of index 2 is used now: {event_index}");
+        assert!(!ring.publish(ring.completed()), "nothing is new");
     }
 }
 
@@ -499,10 +499,10 @@ fn a_successor_finishes_the_burst_of_a_packed_ring_once() {
             taken.left().iter().map(|chain| Used { id: chain.id, entries: 1, written: 100 }).collect();
         taken.left().iter().for_each(|chain| first.complete(*chain, 100));
         if shown {
-            first.publish();
+            first.publish(first.completed());
         }
         drop(first);
-        record().intend(BEGIN, BEGIN + 2, &used);
+        record().intend(BEGIN, &used, |entries| BEGIN + entries);
         let layout = driver.layout();
         if again {
             assert_eq!(driver.waiting(4), 2);
@@ -523,6 +523,54 @@ fn a_successor_finishes_the_burst_of_a_packed_ring_once() {
         let ids: Vec<u16> = taken.left().iter().map(|chain| chain.id).collect();
         assert_eq!(ids, if again { vec![2, 3, 0, 1] } else { vec![2, 3] }, "shown before: {shown}");
     }
+}
+
+#[test]
+fn a_record_is_believed_if_the_ring_bears_it_out() {
+    use super::packed::{Packed, Style};
+    use super::record::Record;
+    use crate::driver::memory::USER;
+    use crate::driver::packed::PackedDriver;
+
+    const BEGIN: u32 = 1 << 15;
+    let memory = Arc::new(SharedMemory::new(MEMORY).unwrap());
+    let mut driver = PackedDriver::new(memory.clone(), 0, 4).unwrap();
+    for id in 0..3 {
+        driver.stage(id, &[(GUEST + BUFFERS + u64::from(id) * 2048, 2048)], WRITE);
+    }
+    driver.publish();
+    let layout = driver.layout();
+    let ring = || {
+        let record = Record::new(memory.mapped(), USER + 8192, 4);
+        Packed::new(memory.mapped(), &layout, Style::default(), BEGIN, record, Direct).unwrap()
+    };
+    let (mut first, mut taken) = (ring(), Taken::default());
+    first.take(Direction::Write, 3, &mut taken).unwrap();
+    taken.left().iter().for_each(|chain| first.complete(*chain, 100));
+    first.publish(first.completed());
+    let stands = first.position();
+    drop(first);
+    assert_eq!((ring().position(), stands & 0xffff), (stands, BEGIN + 3));
+    // Armed, and then as QEMU leaves it: no kicks, at the same place.
+    let device = layout.used - USER;
+    ring().arm();
+    memory.write(device + 2, &1u16.to_le_bytes()).unwrap();
+    assert_eq!(ring().position(), stands);
+    // Another device area than was left; and none at all, as a driver begins with.
+    for wish in [[1u8, 0, 1, 0], [0; 4]] {
+        let mut left = [0; 4];
+        memory.read(device, &mut left).unwrap();
+        let mut record = [0; 56];
+        memory.read(8192, &mut record).unwrap();
+        memory.write(device, &wish).unwrap();
+        assert_eq!(ring().position() & 0xffff, BEGIN, "{wish:?}");
+        memory.write(device, &left).unwrap();
+        memory.write(8192, &record).unwrap();
+        assert_eq!(ring().position(), stands);
+    }
+    // Somebody has gone on there without the record.
+    memory.write(layout.descriptors - USER + 3 * 16 + 14, &0x8080u16.to_le_bytes()).unwrap();
+    assert_eq!(ring().position() & 0xffff, BEGIN);
 }
 
 #[test]

@@ -212,8 +212,10 @@ impl<V: Virtqueue> Filler<'_, V> {
     }
 }
 
-impl<A: Access> TxQueue for Tx<A> {
-    fn transmit(&mut self, burst: &mut Burst<'_, '_>, _pool: &mut Pool) -> TxReport {
+impl<A: Access> Tx<A> {
+    /// Sends a burst; `sender` is the number of the worker, where several send here.
+    #[inline]
+    pub fn send(&mut self, burst: &Burst<'_, '_>, sender: Option<u16>) -> TxReport {
         let mut report = TxReport::default();
         let frames = burst.len() as u32;
         let Some(lane) = self.seat.enter() else { return TxReport { down: frames, ..report } };
@@ -227,15 +229,33 @@ impl<A: Access> TxQueue for Tx<A> {
                 lane.fail(reason, &self.alarm);
             }
         }
+        if let Some(sender) = sender {
+            lane.note(sender);
+        }
         report.down = frames - report.total();
         self.seat.leave();
         report
     }
 
-    fn flush(&mut self) {
+    /// Shows what was sent; all of it, or what one of several workers has sent.
+    #[inline]
+    pub fn show(&mut self, sender: Option<u16>) {
         if let Some(lane) = self.seat.enter() {
-            lane.publish();
+            match sender {
+                None => lane.publish(),
+                Some(sender) => lane.publish_released(sender),
+            }
         }
         self.seat.leave();
+    }
+}
+
+impl<A: Access> TxQueue for Tx<A> {
+    fn transmit(&mut self, burst: &mut Burst<'_, '_>, _pool: &mut Pool) -> TxReport {
+        self.send(burst, None)
+    }
+
+    fn flush(&mut self) {
+        self.show(None);
     }
 }

@@ -13,6 +13,7 @@ mod features;
 mod inflight;
 mod message;
 mod open;
+mod page;
 mod pairs;
 mod reason;
 pub mod rehearsal;
@@ -28,6 +29,7 @@ use pmd::{Fate, Fault, Features, Link, Peer, Port, RxQueue, TxQueue};
 
 use self::announce::{Announcement, AnnouncingRx};
 pub use self::open::{Mode, OpenError, OpenVhostUser, Settings, open};
+use self::page::Pages;
 pub use self::pairs::PAIRS;
 use self::pairs::{PairTx, Running};
 pub use self::reason::Reason;
@@ -48,7 +50,8 @@ pub struct VhostUserPort {
     running: Arc<Running>,
     rx: Vec<Box<dyn RxQueue>>,
     tx: Vec<Box<dyn TxQueue>>,
-    _service: Service,
+    pages: Option<Pages>,
+    service: Service,
 }
 
 /// What a port is made of.
@@ -84,7 +87,8 @@ impl Parts {
         let status: SharedStatus = Arc::new(Mutex::new(Status { reason, ..Status::default() }));
         let session =
             Session::new(places, running.clone(), status.clone(), alarm.clone(), announcement, settings);
-        let tx = if tx.len() == 1 { boxed(tx) } else { boxed(PairTx::over(tx, &running)) };
+        let alone = tx.len() == 1 && settings.workers < 2;
+        let tx = if alone { boxed(tx) } else { boxed(PairTx::over(tx, &running, settings.workers)) };
         Ok(Parts { session, alarm, status, running, rx, tx })
     }
 }
@@ -96,9 +100,10 @@ impl VhostUserPort {
     /// No descriptor or thread could be had.
     pub fn new(open: OpenVhostUser) -> Result<VhostUserPort, OpenError> {
         let Settings { mac, mtu, mode, .. } = open.settings;
+        let pages = open.settings.pages.clone().map(Pages);
         let Parts { session, alarm, status, running, rx, tx } = Parts::new(&open.settings)?;
         let service = Service::start(open, session, alarm).map_err(OpenError::Resources)?;
-        Ok(VhostUserPort { mac, mtu, mode, status, running, rx, tx, _service: service })
+        Ok(VhostUserPort { mac, mtu, mode, status, running, rx, tx, pages, service })
     }
 
     fn status(&self) -> Status {
@@ -157,7 +162,12 @@ impl Port for VhostUserPort {
         std::mem::take(&mut self.tx)
     }
 
-    fn close(self: Box<Self>, _fate: Fate) -> Result<(), Fault> {
+    fn close(self: Box<Self>, fate: Fate) -> Result<(), Fault> {
+        let VhostUserPort { pages, service, .. } = *self;
+        drop(service);
+        if let Some(pages) = pages.filter(|_| fate == Fate::Remove) {
+            (0..2 * usize::from(PAIRS)).for_each(|ring| pages.forget(ring));
+        }
         Ok(())
     }
 }

@@ -30,10 +30,15 @@ pub struct Settings {
     pub mtu: u32,
     /// Most queue pairs that are offered, up to [`PAIRS`](super::PAIRS).
     pub queues: u16,
+    /// Workers that send to it: as many tx queues.
+    pub workers: usize,
     /// Partial checksums and trains are offered.
     pub offloads: bool,
     /// Packed rings are offered.
     pub packed: bool,
+    /// Where packed rings note how far they are, for front ends that keep no such notes: the path of files, as far as
+    /// the ring's number. In memory (tmpfs).
+    pub pages: Option<PathBuf>,
     /// Permissions of a server's socket.
     pub socket_mode: u32,
     /// The group that a server's socket is given to, by name or number.
@@ -49,8 +54,10 @@ impl Settings {
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
             queues: 1,
+            workers: 1,
             offloads: true,
             packed: true,
+            pages: None,
             socket_mode: 0o660,
             socket_group: None,
         }

@@ -1,11 +1,13 @@
 //! Queue pairs: which rings run, and how a burst finds a pair that the guest has enabled.
 //!
-//! A worker has a tx queue of its own on the port, and with it a pair; the guest enables and disables pairs as it
-//! likes. What a worker has for a pair that is not enabled goes to one that is, which another worker may be using:
-//! hence a lock for each ring, taken once a burst. A port with one pair has none of this.
+//! Each worker has a tx queue of its own on the port, and with it a pair, if there are so many; the guest enables and
+//! disables pairs as it likes. What a worker has for a pair that is not enabled goes to one that is, which another
+//! worker may be using: hence a lock for each ring, taken once a burst. What a worker has put into a ring is shown when
+//! it has released the frames and all that lie before them are released, too. A port with one pair and one worker has
+//! none of this.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pmd::{Burst, Pool, TxQueue, TxReport};
 
@@ -43,8 +45,8 @@ impl Running {
     /// or else one of those that run, so that workers without one are spread over them.
     fn order(&self, own: usize) -> impl Iterator<Item = usize> {
         let rings = self.0.load(Ordering::Acquire);
-        let runs = move |pair: &usize| rings >> (2 * pair) & 1 != 0;
         let all = 0..usize::from(PAIRS);
+        let runs = move |pair: &usize| *pair < usize::from(PAIRS) && rings >> (2 * pair) & 1 != 0;
         let others = all.clone().filter(runs).count().max(1);
         let first = if runs(&own) { own } else { all.clone().filter(runs).nth(own % others).unwrap_or(own) };
         (first..all.end).chain(0..first).filter(runs)
@@ -61,20 +63,24 @@ pub(super) struct PairTx {
 }
 
 impl PairTx {
-    /// A queue for each ring.
-    pub(super) fn over(rings: Vec<Tx>, running: &Arc<Running>) -> Vec<PairTx> {
+    /// A queue for each of `workers`.
+    pub(super) fn over(rings: Vec<Tx>, running: &Arc<Running>, workers: usize) -> Vec<PairTx> {
         let rings: Arc<[Mutex<Tx>]> = rings.into_iter().map(Mutex::new).collect();
         let queue = |own| PairTx { rings: rings.clone(), running: running.clone(), own, sent: 0 };
-        (0..rings.len()).map(queue).collect()
+        (0..workers.max(1)).map(queue).collect()
+    }
+
+    fn ring(&self, pair: usize) -> MutexGuard<'_, Tx> {
+        self.rings[pair].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl TxQueue for PairTx {
-    fn transmit(&mut self, burst: &mut Burst<'_, '_>, pool: &mut Pool) -> TxReport {
+    fn transmit(&mut self, burst: &mut Burst<'_, '_>, _pool: &mut Pool) -> TxReport {
         let frames = burst.len() as u32;
         let mut report = TxReport { down: frames, ..TxReport::default() };
         for pair in self.running.order(self.own) {
-            report = self.rings[pair].lock().unwrap_or_else(PoisonError::into_inner).transmit(burst, pool);
+            report = self.ring(pair).send(burst, Some(self.own as u16));
             // Taken away since the order was made, perhaps: nothing was sent, the next one may be there.
             if report.down < frames {
                 self.sent |= 1 << pair;
@@ -87,7 +93,7 @@ impl TxQueue for PairTx {
     fn flush(&mut self) {
         while self.sent != 0 {
             let pair = self.sent.trailing_zeros() as usize;
-            self.rings[pair].lock().unwrap_or_else(PoisonError::into_inner).flush();
+            self.ring(pair).show(Some(self.own as u16));
             self.sent &= self.sent - 1;
         }
     }

@@ -96,11 +96,13 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn reset_owner(&mut self) -> Result<()> {
+        self.forget_pages();
         self.forget();
         Ok(())
     }
 
     fn reset_device(&mut self) -> Result<()> {
+        self.forget_pages();
         self.reset();
         Ok(())
     }
@@ -146,20 +148,27 @@ impl VhostUserBackendReqHandlerMut for Session {
     fn set_vring_addr(
         &mut self,
         index: u32,
-        _flags: VhostUserVringAddrFlags,
+        flags: VhostUserVringAddrFlags,
         descriptor: u64,
         used: u64,
         available: u64,
-        _log: u64,
+        log: u64,
     ) -> Result<()> {
         let layout = Layout { size: 0, descriptors: descriptor, available, used };
-        self.change(index, |ring| ring.addresses = Some(layout))
+        let log = flags.contains(VhostUserVringAddrFlags::VHOST_VRING_F_LOG).then_some(log);
+        self.change(index, |ring| (ring.addresses, ring.log) = (Some(layout), log))
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
         // Where a split ring's used index is another, that holds: what lies between the two was taken by somebody and
         // not given back, and would be lost to the guest.
-        self.change(index, |ring| ring.base = base)
+        let at = self.check(index)?;
+        // The first time it may be what the front end knows from before we were away; then it knows better than we.
+        if self.rings[at].told.is_some() {
+            self.stop(at);
+            self.forget_page(at);
+        }
+        self.change(index, |ring| (ring.base, ring.told) = (base, Some(base)))
     }
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
@@ -168,11 +177,13 @@ impl VhostUserBackendReqHandlerMut for Session {
         let ring = &mut self.rings[at];
         let was_started = std::mem::take(&mut ring.started);
         ring.kick = None;
+        ring.told = Some(ring.base);
         let (base, size) = (ring.base, ring.size);
         // The front end knows now, and will say where it goes on.
         if let Some(record) = self.inflight.as_ref().and_then(|inflight| inflight.record(at, size)) {
             record.forget();
         }
+        self.forget_page(at);
         // A guest that is reset has all its rings stopped.
         if was_started && !self.rings.iter().any(|ring| ring.started) {
             self.tell(|status| status.resets += 1);

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use vhost_protocol::vhost_user::{BackendReqHandler, Error};
@@ -27,6 +27,31 @@ const RETRY: Duration = Duration::from_millis(50);
 
 /// How long a front end that broke the rules has to wait, doubled each time up to the second figure.
 const PENALTY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+
+/// How long the next front end that breaks the rules has to wait. What was is forgotten once one has stayed for
+/// longer than the longest wait without breaking them; to leave and come again is not enough.
+struct Penalty(Duration);
+
+impl Penalty {
+    fn new() -> Penalty {
+        Penalty(PENALTY.0)
+    }
+
+    /// A front end has stayed for so long and is gone.
+    fn forgive(&mut self, stay: Duration) {
+        if stay > PENALTY.1 {
+            self.0 = PENALTY.0;
+        }
+    }
+
+    /// One has stayed for so long and then broken the rules. Gives how long the next one waits.
+    fn rise(&mut self, stay: Duration) -> Duration {
+        self.forgive(stay);
+        let now = self.0;
+        self.0 = (2 * now).min(PENALTY.1);
+        now
+    }
+}
 
 /// What the thread and its owner share.
 struct Control {
@@ -114,12 +139,13 @@ struct Work {
 
 impl Work {
     fn run(self) {
-        let mut penalty = PENALTY.0;
+        let mut penalty = Penalty::new();
         while let Some(connection) = self.connect() {
+            let begun = Instant::now();
             match self.serve(connection) {
                 End::Gone(reason) => {
                     self.lock().end(reason);
-                    penalty = PENALTY.0;
+                    penalty.forgive(begun.elapsed());
                     if self.mode == Mode::Client {
                         // Somebody who accepts and closes at once is not asked without end.
                         self.pause(RETRY);
@@ -128,8 +154,7 @@ impl Work {
                 End::Fault(reason) => {
                     eprintln!("vswitchd: vhost-user {}: {reason}", self.socket.display());
                     self.lock().end(reason);
-                    self.pause(penalty);
-                    penalty = (2 * penalty).min(PENALTY.1);
+                    self.pause(penalty.rise(begun.elapsed()));
                 }
             }
         }
@@ -253,5 +278,24 @@ fn ending(error: Error) -> End {
         // One of ours, with its word.
         Error::ReqHandlerError(error) => End::Fault(error.to_string()),
         error => End::Fault(Reason::BadMessage.because(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_breaks_the_rules_waits_longer_each_time_whatever_comes_in_between() {
+        let (mut penalty, short) = (Penalty::new(), Duration::from_millis(50));
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            waits.push(penalty.rise(short).as_millis());
+            penalty.forgive(short);
+        }
+        assert_eq!(waits, [100, 200, 400, 800, 1600, 3000, 3000]);
+        penalty.forgive(Duration::from_secs(4));
+        assert_eq!(penalty.rise(short), PENALTY.0);
+        assert_eq!(penalty.rise(Duration::from_secs(4)), PENALTY.0);
     }
 }

@@ -5,6 +5,7 @@
 //! these first takes the ring from its worker, and puts it back if it still can run. Frames meanwhile wait in the
 //! ring. When the connection ends everything is taken back and forgotten.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,6 +18,7 @@ use super::announce::Announcement;
 use super::features::{self, EVENT_IDX, IN_ORDER, LOG_ALL, RING_PACKED};
 use super::inflight::Inflight;
 use super::open::Settings;
+use super::page::{self, Identity, Pages};
 use super::pairs::Running;
 use super::reason::Reason;
 use crate::caller;
@@ -25,6 +27,7 @@ use crate::memory::{GuestMemory, MemoryError, REGIONS, RegionSpec};
 use crate::ring::access::Direct;
 use crate::ring::dirty::{Bitmap, Dirty};
 use crate::ring::packed::{Packed, Style};
+use crate::ring::record::Record;
 use crate::ring::split::Split;
 use crate::ring::{Alarm, BadRing, Lane, Layout, Ring as Queue};
 use crate::seat::Owner;
@@ -62,8 +65,12 @@ pub(super) struct Place {
 pub(super) struct Ring {
     pub size: u32,
     pub addresses: Option<Layout>,
+    /// The guest address by which writes to its used ring are to be noted, if they are.
+    pub log: Option<u64>,
     /// Where it goes on: a packed ring without a record, that is; a split ring does where its used index says.
     pub base: u32,
+    /// Where the front end knows it to be: what it has said or been told last in this connection.
+    pub told: Option<u32>,
     pub started: bool,
     pub enabled: bool,
     pub kick: Option<OwnedFd>,
@@ -90,6 +97,9 @@ pub(super) struct Session {
     pub(super) table: Vec<(RegionSpec, File)>,
     memory: Option<Arc<GuestMemory>>,
     pub(super) inflight: Option<Inflight>,
+    /// For packed rings that have no inflight region.
+    pages: Option<Pages>,
+    has_warned: Cell<bool>,
     /// Where the pages that we write are noted, while [`LOG_ALL`] is set.
     pub(super) log: Option<Arc<Bitmap>>,
     announcement: Arc<Announcement>,
@@ -128,6 +138,8 @@ impl Session {
             table: Vec::new(),
             memory: None,
             inflight: None,
+            pages: settings.pages.clone().map(Pages),
+            has_warned: Cell::new(false),
             log: None,
             announcement,
             status,
@@ -197,14 +209,14 @@ impl Session {
             )));
         }
         (0..self.places.len()).find_map(|index| {
-            let lane = self.stop(index)?;
-            if lane.broken.is_none() {
+            let broken = self.stop(index)?.broken;
+            if broken.is_none() {
                 self.run(index);
             } else if let Some(error) = &self.rings[index].error {
                 caller::call(error.as_fd());
             }
             let (pair, name) = (index / 2, if index % 2 == 0 { "receive" } else { "transmit" });
-            lane.broken.map(|reason| {
+            broken.map(|reason| {
                 Reason::BadRing.because(format_args!("the guest's {name} ring {pair}: {reason}"))
             })
         })
@@ -236,7 +248,9 @@ impl Session {
     fn run(&mut self, index: usize) {
         let ring = &self.rings[index];
         let (Some(memory), Some(addresses)) = (&self.memory, ring.addresses) else { return };
-        if !(ring.started && ring.enabled) {
+        // What a guest sends on a ring that is started and not enabled is thrown away ("Ring states").
+        let (enabled, transmits) = (ring.enabled, index % 2 == 1);
+        if !(ring.started && (enabled || transmits)) {
             return;
         }
         let layout = Layout { size: ring.size, ..addresses };
@@ -246,7 +260,8 @@ impl Session {
             Err(reason) => return self.tell(|status| status.reason = Reason::BadRing.because(reason)),
         };
         let mut lane = Lane::new(queue, terms, ring.call.clone());
-        lane.dirty = self.dirty(memory, &layout);
+        lane.discards = !enabled;
+        lane.dirty = self.dirty(index, memory, &layout);
         lane.mark_ring();
         let Place { owner, bell } = &mut self.places[index];
         owner.put(lane);
@@ -266,19 +281,23 @@ impl Session {
             caller::call(call.as_fd());
         }
         self.tell(|status| status.features = terms.features);
-        self.running.set(index, true);
+        self.running.set(index, enabled);
     }
 
     /// What notes the pages that a ring has us write, if they are to be noted.
-    fn dirty(&self, memory: &Arc<GuestMemory>, layout: &Layout) -> Option<Dirty> {
+    fn dirty(&self, index: usize, memory: &Arc<GuestMemory>, layout: &Layout) -> Option<Dirty> {
         let log = self.log.as_ref().filter(|_| self.features & LOG_ALL != 0)?;
         let entries = u64::from(layout.size);
         // Sections 2.7.8 and 2.8.10: the used ring; the descriptors, which are written over, and the device area.
-        let parts = match self.features & RING_PACKED {
-            0 => [(layout.used, 6 + 8 * entries), (0, 0)],
-            _ => [(layout.descriptors, 16 * entries), (layout.used, 4)],
+        let (descriptors, used) = match self.features & RING_PACKED {
+            0 => (0, 6 + 8 * entries),
+            _ => (16 * entries, 4),
         };
-        Some(Dirty::new(log.clone(), memory.clone(), &parts))
+        let place = memory.user(layout.descriptors, descriptors, 1).and_then(|place| memory.address(place));
+        // "Migration" in vhost-user.rst: what descriptors lie in or point to always; the used ring if that is asked
+        // for, and by the address that is given for it.
+        let parts = [place.map(|address| (address, descriptors)), self.rings[index].log.map(|at| (at, used))];
+        Some(Dirty::new(log.clone(), memory.clone(), parts.into_iter().flatten()))
     }
 
     /// The ring itself, of the kind that was agreed on.
@@ -293,8 +312,44 @@ impl Session {
             return Split::new(memory, layout, event_index, Direct).map(Queue::Split);
         }
         let style = Style { in_order: self.features & IN_ORDER != 0, event_index };
-        let record = self.inflight.as_ref().and_then(|inflight| inflight.record(index, layout.size));
+        let record = match &self.inflight {
+            Some(inflight) => inflight.record(index, layout.size),
+            None => self.page(index, layout),
+        };
         Packed::new(memory, layout, style, self.rings[index].base, record, Direct).map(Queue::Packed)
+    }
+
+    /// The record of a packed ring that we keep ourselves.
+    fn page(&self, index: usize, layout: &Layout) -> Option<Record> {
+        let pages = self.pages.as_ref()?;
+        let identity = Identity {
+            // Whether pages are noted changes while a ring goes on.
+            features: self.features & !LOG_ALL,
+            size: layout.size.into(),
+            base: self.rings[index].told.unwrap_or_default().into(),
+            parts: [layout.descriptors, layout.available, layout.used],
+            file: page::file_of(&self.table, layout.descriptors)?,
+        };
+        let record = pages.record(index, &identity, &self.alarm);
+        record.unwrap_or_else(|error| {
+            // Once: who connects again and again fills no log.
+            if !self.has_warned.replace(true) {
+                eprintln!("vswitchd: packed rings will not outlive the switch: {pages}.{index}: {error}");
+            }
+            None
+        })
+    }
+
+    /// A ring has been told, or is to be told, where it begins.
+    pub(super) fn forget_page(&self, index: usize) {
+        if let Some(pages) = &self.pages {
+            pages.forget(index);
+        }
+    }
+
+    /// The device was reset by the front end, and not by our end or its.
+    pub(super) fn forget_pages(&self) {
+        (0..self.rings.len()).for_each(|index| self.forget_page(index));
     }
 
     /// Changes what is known about a ring.

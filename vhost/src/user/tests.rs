@@ -13,9 +13,10 @@ use pmd::{
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{Mode, OpenError, Settings, VhostUserPort, open};
-use crate::driver::frontend::{End, PLAIN};
+use crate::driver::frontend::{End, PACKED, PLAIN};
 use crate::driver::memory::{GUEST, USER};
 use crate::driver::ring::NEXT;
+use crate::ring::Layout;
 use vhost_protocol::VhostBackend;
 use vhost_protocol::vhost_user::VhostUserFrontend;
 use vhost_protocol::vhost_user::message::{VhostUserConfigFlags, VhostUserInflight};
@@ -158,7 +159,7 @@ fn frames_pass_in_both_modes_and_again_after_the_other_end_came_back() {
 #[test]
 fn every_worker_reaches_the_pairs_that_the_guest_has_enabled() {
     let folder = Folder::new("pairs");
-    let mut rig = Rig::new(Settings { queues: 8, ..folder.settings(Mode::Server) });
+    let mut rig = Rig::new(Settings { queues: 8, workers: 8, ..folder.settings(Mode::Server) });
     let mut end = End::new(UnixStream::connect(folder.socket()).unwrap(), 64, ALL).unwrap();
     rig.wait_up();
     assert_eq!(rig.others.len(), 7);
@@ -169,6 +170,69 @@ fn every_worker_reaches_the_pairs_that_the_guest_has_enabled() {
     }
     end.frontend().set_vring_enable(0, false).unwrap();
     assert!(!rig.port.link().up);
+}
+
+#[test]
+fn what_workers_send_into_one_ring_is_shown_when_all_before_it_is_released() {
+    for features in [PLAIN, PLAIN | PACKED] {
+        let folder = Folder::new(&format!("shares-{features:x}"));
+        let mut rig = Rig::new(Settings { workers: 2, ..folder.settings(Mode::Server) });
+        let mut end = End::new(UnixStream::connect(folder.socket()).unwrap(), 64, features).unwrap();
+        rig.wait_up();
+        let (mut one, mut two) = (rig.tx, rig.others.remove(0));
+        let mut send = |end: &mut End, tx: &mut Box<dyn TxQueue>, frames: u8| {
+            (0..frames).for_each(|byte| assert!(end.send([0; 12], &[byte; 60])));
+            let mut batch = rig.rx.receive(&mut rig.memory, &mut rig.pool, 64).unwrap();
+            let items: Vec<TxItem> = (0..batch.len() as u16).map(TxItem::exclusive).collect();
+            let prefixes = Prefixes::default();
+            let mut burst = Burst::new(&mut batch, &items, &prefixes, Features::NONE);
+            assert_eq!(tx.transmit(&mut burst, &mut rig.pool).sent, u32::from(frames));
+            batch.recycle(&mut rig.pool);
+            rig.rx.release(&mut rig.pool);
+        };
+        let shown = |end: &mut End| std::iter::from_fn(|| end.receive()).count();
+        for _ in 0..40 {
+            // The first to send is the last to be done, then the first.
+            send(&mut end, &mut one, 3);
+            send(&mut end, &mut two, 2);
+            two.flush();
+            assert_eq!(shown(&mut end), 0);
+            send(&mut end, &mut two, 1);
+            one.flush();
+            assert_eq!(shown(&mut end), 5);
+            send(&mut end, &mut one, 1);
+            two.flush();
+            assert_eq!(shown(&mut end), 1);
+            one.flush();
+            assert_eq!(shown(&mut end), 1);
+        }
+    }
+}
+
+#[test]
+fn what_is_sent_on_a_ring_that_is_not_enabled_is_thrown_away() {
+    for features in [PLAIN, PLAIN | PACKED] {
+        let folder = Folder::new(&format!("disabled-{features:x}"));
+        let mut rig = Rig::new(folder.settings(Mode::Server));
+        let mut end = End::new(UnixStream::connect(folder.socket()).unwrap(), 64, features).unwrap();
+        rig.wait_up();
+        rig.traffic(&mut end, 100);
+        end.frontend().set_vring_enable(1, false).unwrap();
+        assert!(!rig.port.link().up);
+        // Three rings full.
+        let (mut sent, mut thrown) = (0, 0);
+        for _ in 0..192 {
+            sent += u32::from(end.send([0; 12], &[7; 60]));
+            let batch = rig.rx.receive(&mut rig.memory, &mut rig.pool, 64).unwrap();
+            thrown += batch.refused().disabled;
+            assert_eq!((batch.len(), batch.refused().total()), (0, batch.refused().disabled));
+            rig.rx.release(&mut rig.pool);
+        }
+        assert_eq!((sent, thrown), (192, 192));
+        end.frontend().set_vring_enable(1, true).unwrap();
+        rig.wait_up();
+        rig.traffic(&mut end, 100);
+    }
 }
 
 #[test]
@@ -243,6 +307,37 @@ fn a_socket_that_is_taken_is_refused_and_a_stale_one_replaced() {
     assert!(refusal.to_string().contains("another process listens there"), "{refusal}");
     drop(first);
     Rig::new(folder.settings(Mode::Server));
+}
+
+#[test]
+fn a_packed_ring_goes_on_after_the_switch_was_away_if_it_is_the_same() {
+    let folder = Folder::new("page");
+    let pages = PathBuf::from(format!("/dev/shm/vhost-user-{}-page", std::process::id()));
+    let settings = || Settings { pages: Some(pages.join("port")), ..folder.settings(Mode::Server) };
+    let connect = || UnixStream::connect(folder.socket()).unwrap();
+    let mut rig = Rig::new(settings());
+    let mut end = End::new(connect(), 64, PLAIN | PACKED).unwrap();
+    rig.traffic(&mut end, 100);
+    // The other end says each time that its rings begin where they began at first.
+    for frames in [1, 64, 100] {
+        drop(rig);
+        rig = Rig::new(settings());
+        end.connect_again(connect()).unwrap();
+        rig.traffic(&mut end, frames);
+    }
+    // Another one has rings of its own.
+    drop(end);
+    wait_until("the link to be down", || !rig.port.link().up);
+    let mut end = End::new(connect(), 64, PLAIN | PACKED).unwrap();
+    rig.traffic(&mut end, 100);
+    // What has been asked for where a ring stands is told where it is to begin.
+    assert!(pages.join("port.0").exists());
+    end.frontend().get_vring_base(0).unwrap();
+    assert!(!pages.join("port.0").exists() && pages.join("port.1").exists());
+    let Rig { port, .. } = rig;
+    port.close(Fate::Remove).unwrap();
+    assert!(!pages.join("port.1").exists());
+    std::fs::remove_dir_all(pages).unwrap();
 }
 
 #[test]
@@ -480,6 +575,26 @@ fn pages_that_are_written_while_a_guest_moves_are_noted() {
         rig.traffic(&mut end, 100);
         assert!(!logged(&log, bytes / 4096).contains(&true), "nobody has asked yet");
         end.frontend().set_features(used | LOG_ALL).unwrap();
+        // The used ring is noted for who asks for it, by the address that he gives: here, as it is.
+        let layouts = end.pair(0).unwrap().map(|queue| queue.ring().layout());
+        let noted = |log: &std::fs::File, layout: &Layout| {
+            logged(log, bytes / 4096)[((layout.used - USER) / 4096) as usize]
+        };
+        rig.traffic(&mut end, 100);
+        // The descriptors of a packed ring, which are beside, are written and always noted.
+        assert!(layouts.iter().all(|layout| noted(&log, layout) == (name == "packed")), "{name}");
+        for (index, layout) in layouts.iter().enumerate() {
+            let addresses = vhost_protocol::VringConfigData {
+                queue_max_size: 64,
+                queue_size: 64,
+                flags: 1,
+                desc_table_addr: layout.descriptors,
+                used_ring_addr: layout.used,
+                avail_ring_addr: layout.available,
+                log_addr: Some(layout.used - USER + GUEST),
+            };
+            end.frontend().set_vring_addr(index, &addresses).unwrap();
+        }
 
         let contents = |end: &End| {
             let mut contents = vec![0; bytes as usize];

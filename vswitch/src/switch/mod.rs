@@ -18,6 +18,7 @@ pub mod tracing;
 mod workers;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -96,7 +97,8 @@ pub(crate) struct State {
 
 impl Switch {
     /// Starts the workers and applies `config`. `seed` keys every hash; a random one, except in tests. `save` is
-    /// called as by [`Switch::apply`]: if it fails, what was made is removed, and what was there stays.
+    /// called as by [`Switch::apply`]: if it fails, what was made is removed, and what was there stays. What shared
+    /// rings leave for the next switch is put into the folder `rings`.
     ///
     /// # Errors
     /// No memory, a CPU that is not there, and, with [`AtStart::Refuse`], a port that cannot be opened; what `save`
@@ -105,9 +107,11 @@ impl Switch {
         config: Config,
         at_start: AtStart,
         seed: u64,
+        rings: PathBuf,
         save: impl FnOnce() -> Result<(), E>,
     ) -> Result<Arc<Switch>, E> {
-        Switch::start_with(Arc::new(ports::open), config, at_start, seed, save)
+        let opener = move |port: &_, arena: &_, workers| ports::open(port, arena, workers, &rings);
+        Switch::start_with(Arc::new(opener), config, at_start, seed, save)
     }
 
     /// [`Switch::start`] with another way to open ports.

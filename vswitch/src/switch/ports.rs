@@ -1,5 +1,6 @@
 //! The ports as the control side has them, and how each type is opened.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use control::schema::{self, PortKind, SocketMode, VethDriver, XdpMode};
@@ -156,11 +157,17 @@ pub fn check(port: &schema::Port) -> Result<(), String> {
     look().map_err(|error: pmd::netdev::Error| error.to_string())
 }
 
-/// Opens a port as its configuration says, with a tx queue for each of `workers` where the type can.
+/// Opens a port as its configuration says, with a tx queue for each of `workers` where the type can. What shared rings
+/// leave for the next switch is put into the folder `rings`.
 ///
 /// # Errors
 /// What failed, why, and what to do, for people.
-pub fn open(port: &schema::Port, arena: &Arena, workers: usize) -> Result<Box<dyn Port>, String> {
+pub fn open(
+    port: &schema::Port,
+    arena: &Arena,
+    workers: usize,
+    rings: &Path,
+) -> Result<Box<dyn Port>, String> {
     let name = port.name.to_string();
     let netns =
         |netns: &Option<schema::Netns>| netns.as_ref().map(|netns| netns.path().display().to_string());
@@ -245,8 +252,10 @@ pub fn open(port: &schema::Port, arena: &Arena, workers: usize) -> Result<Box<dy
                 mac: user.mac.map_or_else(|| stable_mac(&name), Into::into),
                 mtu: user.mtu.into(),
                 queues: port.queues.unwrap_or(1),
+                workers,
                 offloads: user.offloads,
                 packed: user.packed,
+                pages: Some(rings.join(&name)),
                 socket_mode: user.socket_mode.bits(),
                 socket_group: user.socket_group.clone(),
             };

@@ -64,6 +64,7 @@ reasons! {
     NoHeadroom "no-headroom" "no room before the frame for another header",
     NoFrame "no-frame" "the arena has no free frame left (raise `[limits] frames`)",
     RxFault "rx-fault" "the in port's device or the kernel failed while handing the frame up",
+    QueueDisabled "queue-disabled" "sent on a queue that its sender has started and not enabled",
     TxFull "tx-full" "the out port's queue is full: its reader is too slow",
     TxRefused "tx-refused" "the out port's device refused the frame",
     TxDown "tx-down" "the out port's device is down or gone",

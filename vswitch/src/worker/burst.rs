@@ -208,6 +208,7 @@ impl Decider {
                 counters.drop(DropReason::TooLong, refused.too_long.into());
                 counters.drop(DropReason::NoFrame, refused.no_frame.into());
                 counters.drop(DropReason::RxFault, refused.failed.into());
+                counters.drop(DropReason::QueueDisabled, refused.disabled.into());
             }
         }
         received

@@ -124,9 +124,11 @@ pub(crate) fn ports(rows: &[PortRow], style: Style) -> String {
 
 pub(crate) fn port(detail: &PortDetail, style: Style) -> String {
     let row = &detail.row;
-    let mut state = row.state.as_str().to_owned();
+    let (mut state, mut link) = (row.state.as_str().to_owned(), row.link.as_str().to_owned());
     if let Some(reason) = &row.reason {
-        state = format!("{state}: {}", printable(reason));
+        // Of the one that is down; of a port that is, the link is, too.
+        let down = if row.state == UpDown::Up { &mut link } else { &mut state };
+        *down = format!("{down}: {}", printable(reason));
     }
     let colour = if row.state == UpDown::Up { Colour::Good } else { Colour::Bad };
     let mut rows = vec![
@@ -135,7 +137,7 @@ pub(crate) fn port(detail: &PortDetail, style: Style) -> String {
         ("bridge", row.bridge.as_ref().map_or("-".to_owned(), ToString::to_string)),
         ("vlan", printable(&row.vlan)),
         ("state", style.paint(colour, &state)),
-        ("link", row.link.as_str().to_owned()),
+        ("link", link),
     ];
     rows.extend(row.mode.as_ref().map(|mode| ("mode", printable(mode))));
     rows.push(("mtu", row.mtu.to_string()));
