@@ -5,6 +5,7 @@
 //! and a [`snapshot`] that configuration writes; [`telemetry`] counts and explains.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod config;
 pub mod daemon;
 pub mod flow;

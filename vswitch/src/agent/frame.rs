@@ -1,0 +1,393 @@
+//! The frames that a station understands, read and written: ARP, neighbour discovery, echo, and errors that say
+//! "too big".
+//!
+//! Headers are smoltcp's. What does not concern a station, or breaks a rule of its protocol, is not heard at all.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr,
+    IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, NdiscNeighborFlags, NdiscRepr,
+    RawHardwareAddress,
+};
+
+const ARP: u16 = 0x0806;
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+const VLAN: u16 = 0x8100;
+
+const BROADCAST: [u8; 6] = [0xff; 6];
+
+/// All stations (RFC 4291, 2.7.1).
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// Bytes of the shortest frame that Ethernet knows, FCS not counted (IEEE 802.3).
+const SHORTEST: usize = 60;
+
+/// The hop limit of neighbour discovery: nobody forwarded it (RFC 4861, 7.1).
+const NEVER_FORWARDED: u8 = 255;
+
+/// The TTL of echoes.
+const TTL: u8 = 64;
+
+/// What a frame says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard<'f> {
+    /// A request or a reply; either tells who the sender is.
+    Arp { request: bool, sender: Ipv4Addr, mac: [u8; 6], target: Ipv4Addr },
+    /// Who has `target`? Asked by nobody yet, if `from` is unspecified.
+    Solicitation { from: Ipv6Addr, mac: [u8; 6], target: Ipv6Addr },
+    /// `target` is at `mac`, or where it was.
+    Advertisement { target: Ipv6Addr, mac: Option<[u8; 6]>, solicited: bool, overriding: bool },
+    /// A ping, or its answer.
+    Echo { request: bool, from: IpAddr, to: IpAddr, ident: u16, sequence: u16, data: &'f [u8] },
+    /// A packet of ours was too big for a router on its way.
+    TooBig { to: IpAddr, mtu: u32, quoted: &'f [u8] },
+}
+
+/// Whether one station can have this address.
+fn is_station(mac: [u8; 6]) -> bool {
+    mac[0] & 1 == 0 && mac != [0; 6]
+}
+
+/// Reads a frame for the station `mac` in `vlan`; gives its sender, too. `None` if it does not concern us.
+pub(super) fn read(frame: &[u8], mac: [u8; 6], vlan: Option<u16>) -> Option<([u8; 6], Heard<'_>)> {
+    let (to, rest) = frame.split_first_chunk::<6>()?;
+    let (from, rest) = rest.split_first_chunk::<6>()?;
+    let group = to[0] & 1 == 1;
+    // What comes from ourselves has come back by a loop.
+    if !(group || *to == mac) || !is_station(*from) || *from == mac {
+        return None;
+    }
+    let (ethertype, payload) = untagged(rest, vlan)?;
+    let heard = match ethertype {
+        ARP => read_arp(payload)?,
+        IPV4 if !group => read_ipv4(payload)?,
+        IPV6 => read_ipv6(payload, *from, group)?,
+        _ => return None,
+    };
+    Some((*from, heard))
+}
+
+/// The type behind the tag of `vlan`; a tag of VLAN 0 is none (IEEE 802.1Q-2018, table 9-2).
+fn untagged(rest: &[u8], vlan: Option<u16>) -> Option<(u16, &[u8])> {
+    let (ethertype, rest) = rest.split_first_chunk()?;
+    let (mut ethertype, mut rest, mut found) = (u16::from_be_bytes(*ethertype), rest, 0);
+    if ethertype == VLAN {
+        let (tag, behind) = rest.split_first_chunk::<4>()?;
+        found = u16::from_be_bytes([tag[0], tag[1]]) & 0xfff;
+        (ethertype, rest) = (u16::from_be_bytes([tag[2], tag[3]]), behind);
+    }
+    (found == vlan.unwrap_or(0)).then_some((ethertype, rest))
+}
+
+fn read_arp<'f>(payload: &[u8]) -> Option<Heard<'f>> {
+    let packet = ArpPacket::new_checked(payload).ok()?;
+    let ArpRepr::EthernetIpv4 {
+        operation,
+        source_hardware_addr,
+        source_protocol_addr,
+        target_protocol_addr,
+        ..
+    } = ArpRepr::parse(&packet).ok()?
+    else {
+        return None;
+    };
+    let request = match operation {
+        ArpOperation::Request => true,
+        ArpOperation::Reply => false,
+        ArpOperation::Unknown(_) => return None,
+    };
+    let mac = source_hardware_addr.0;
+    is_station(mac).then_some(Heard::Arp {
+        request,
+        sender: source_protocol_addr,
+        mac,
+        target: target_protocol_addr,
+    })
+}
+
+fn read_ipv4(payload: &[u8]) -> Option<Heard<'_>> {
+    let packet = Ipv4Packet::new_checked(payload).ok()?;
+    let capabilities = ChecksumCapabilities::default();
+    let header = Ipv4Repr::parse(&packet, &capabilities).ok()?;
+    let (from, to) = (header.src_addr, header.dst_addr);
+    if header.next_header != IpProtocol::Icmp || !is_sender(from.into()) {
+        return None;
+    }
+    let icmp = Icmpv4Packet::new_checked(packet.payload()).ok()?;
+    // Destination unreachable, fragmentation needed and DF set (RFC 1191, 4). What it quotes is most often cut short.
+    if let [3, 4, _, _, _, _, high, low, quoted @ ..] = packet.payload() {
+        let mtu = u16::from_be_bytes([*high, *low]).into();
+        return icmp.verify_checksum().then_some(Heard::TooBig { to: to.into(), mtu, quoted });
+    }
+    let (request, ident, sequence, data) = match Icmpv4Repr::parse(&icmp, &capabilities).ok()? {
+        Icmpv4Repr::EchoRequest { ident, seq_no, data } => (true, ident, seq_no, data),
+        Icmpv4Repr::EchoReply { ident, seq_no, data } => (false, ident, seq_no, data),
+        _ => return None,
+    };
+    Some(Heard::Echo { request, from: from.into(), to: to.into(), ident, sequence, data })
+}
+
+fn read_ipv6(payload: &[u8], sender: [u8; 6], group: bool) -> Option<Heard<'_>> {
+    let packet = Ipv6Packet::new_checked(payload).ok()?;
+    let header = Ipv6Repr::parse(&packet).ok()?;
+    let (from, to) = (header.src_addr, header.dst_addr);
+    if header.next_header != IpProtocol::Icmpv6 || from.is_multicast() {
+        return None;
+    }
+    let icmp = Icmpv6Packet::new_checked(packet.payload()).ok()?;
+    // Packet too big; its code means nothing (RFC 4443, 3.2).
+    if let [2, _, _, _, a, b, c, d, quoted @ ..] = packet.payload() {
+        let (intact, mtu) =
+            (!group && icmp.verify_checksum(&from, &to), u32::from_be_bytes([*a, *b, *c, *d]));
+        return intact.then_some(Heard::TooBig { to: to.into(), mtu, quoted });
+    }
+    let said = Icmpv6Repr::parse(&from, &to, &icmp, &ChecksumCapabilities::default()).ok()?;
+    let (request, ident, sequence, data) = match said {
+        Icmpv6Repr::Ndisc(said) => {
+            return if header.hop_limit == NEVER_FORWARDED {
+                read_discovery(said, from, to, sender)
+            } else {
+                None
+            };
+        }
+        Icmpv6Repr::EchoRequest { ident, seq_no, data } if !group => (true, ident, seq_no, data),
+        Icmpv6Repr::EchoReply { ident, seq_no, data } if !group => (false, ident, seq_no, data),
+        _ => return None,
+    };
+    is_sender(from.into()).then_some(Heard::Echo {
+        request,
+        from: from.into(),
+        to: to.into(),
+        ident,
+        sequence,
+        data,
+    })
+}
+
+fn read_discovery<'f>(
+    said: NdiscRepr<'_>,
+    from: Ipv6Addr,
+    to: Ipv6Addr,
+    sender: [u8; 6],
+) -> Option<Heard<'f>> {
+    let station = |link: RawHardwareAddress| {
+        let mac = <[u8; 6]>::try_from(link.as_bytes()).ok()?;
+        is_station(mac).then_some(mac)
+    };
+    match said {
+        NdiscRepr::NeighborSolicit { target_addr: target, lladdr } => {
+            // RFC 4861, 7.1.1: who has no address yet asks the group, and does not say where he is.
+            let valid = !from.is_unspecified() || (to.is_multicast() && lladdr.is_none());
+            let mac = match lladdr {
+                Some(link) => station(link)?,
+                None => sender,
+            };
+            (valid && !target.is_multicast()).then_some(Heard::Solicitation { from, mac, target })
+        }
+        NdiscRepr::NeighborAdvert { flags, target_addr: target, lladdr } => {
+            let solicited = flags.contains(NdiscNeighborFlags::SOLICITED);
+            // RFC 4861, 7.1.2: nobody asked for what everybody is told.
+            let everybody = to.is_multicast() && solicited;
+            let mac = match lladdr {
+                Some(link) => Some(station(link)?),
+                None => None,
+            };
+            let overriding = flags.contains(NdiscNeighborFlags::OVERRIDE);
+            (!target.is_multicast() && !everybody).then_some(Heard::Advertisement {
+                target,
+                mac,
+                solicited,
+                overriding,
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Whether an answer can go to this address.
+fn is_sender(address: IpAddr) -> bool {
+    let limited = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    !(address.is_multicast() || address.is_unspecified() || address.is_loopback() || limited)
+}
+
+/// Bytes of an echo's packet that are not its data.
+pub(super) fn echo_overhead(remote: IpAddr) -> usize {
+    if remote.is_ipv4() { 28 } else { 48 }
+}
+
+/// Writes the frames of a station.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Writer {
+    pub(super) mac: [u8; 6],
+    pub(super) vlan: Option<u16>,
+}
+
+impl Writer {
+    fn frame(&self, to: [u8; 6], ethertype: u16, len: usize, write: impl FnOnce(&mut [u8])) -> Vec<u8> {
+        let mut frame = Vec::with_capacity(SHORTEST.max(18 + len));
+        frame.extend(to);
+        frame.extend(self.mac);
+        if let Some(vlan) = self.vlan {
+            frame.extend(VLAN.to_be_bytes());
+            frame.extend(vlan.to_be_bytes());
+        }
+        frame.extend(ethertype.to_be_bytes());
+        let at = frame.len();
+        frame.resize(at + len, 0);
+        write(&mut frame[at..]);
+        frame.resize(frame.len().max(SHORTEST), 0);
+        frame
+    }
+
+    fn arp(
+        &self,
+        to: [u8; 6],
+        operation: ArpOperation,
+        sender: Ipv4Addr,
+        target: ([u8; 6], Ipv4Addr),
+    ) -> Vec<u8> {
+        let said = ArpRepr::EthernetIpv4 {
+            operation,
+            source_hardware_addr: EthernetAddress(self.mac),
+            source_protocol_addr: sender,
+            target_hardware_addr: EthernetAddress(target.0),
+            target_protocol_addr: target.1,
+        };
+        self.frame(to, ARP, said.buffer_len(), |bytes| said.emit(&mut ArpPacket::new_unchecked(bytes)))
+    }
+
+    /// Asks for the Ethernet address of `target`: everybody, or whom we believe to be it.
+    pub(super) fn ask(&self, whom: Option<[u8; 6]>, source: IpAddr, target: IpAddr) -> Option<Vec<u8>> {
+        match (source, target) {
+            (IpAddr::V4(source), IpAddr::V4(target)) => {
+                let unknown = ([0; 6], target);
+                Some(self.arp(whom.unwrap_or(BROADCAST), ArpOperation::Request, source, unknown))
+            }
+            (IpAddr::V6(source), IpAddr::V6(target)) => {
+                let said = NdiscRepr::NeighborSolicit { target_addr: target, lladdr: Some(self.link()) };
+                // RFC 4861, 7.2.2.
+                let to = if whom.is_some() { target } else { solicited_node(target) };
+                let mac = whom.unwrap_or_else(|| group_mac(to));
+                Some(self.icmpv6(mac, source, to, NEVER_FORWARDED, Icmpv6Repr::Ndisc(said)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Answers who asked for our address `own`.
+    pub(super) fn answer_arp(&self, own: Ipv4Addr, mac: [u8; 6], asker: Ipv4Addr) -> Vec<u8> {
+        self.arp(mac, ArpOperation::Reply, own, (mac, asker))
+    }
+
+    /// Answers who asked for our address `own`; everybody, if he has no address yet (RFC 4861, 7.2.4).
+    pub(super) fn answer_solicitation(&self, own: Ipv6Addr, mac: [u8; 6], asker: Ipv6Addr) -> Vec<u8> {
+        if asker.is_unspecified() {
+            return self.advertise(own);
+        }
+        let flags = NdiscNeighborFlags::SOLICITED | NdiscNeighborFlags::OVERRIDE;
+        self.advertisement(own, mac, asker, flags)
+    }
+
+    /// Tells everybody that an address is ours (RFC 5227, 2.3; RFC 4861, 7.2.6).
+    pub(super) fn announce(&self, own: IpAddr) -> Vec<u8> {
+        match own {
+            IpAddr::V4(own) => self.arp(BROADCAST, ArpOperation::Request, own, ([0; 6], own)),
+            IpAddr::V6(own) => self.advertise(own),
+        }
+    }
+
+    fn advertise(&self, own: Ipv6Addr) -> Vec<u8> {
+        self.advertisement(own, group_mac(ALL_NODES), ALL_NODES, NdiscNeighborFlags::OVERRIDE)
+    }
+
+    fn advertisement(&self, own: Ipv6Addr, mac: [u8; 6], to: Ipv6Addr, flags: NdiscNeighborFlags) -> Vec<u8> {
+        let said = NdiscRepr::NeighborAdvert { flags, target_addr: own, lladdr: Some(self.link()) };
+        self.icmpv6(mac, own, to, NEVER_FORWARDED, Icmpv6Repr::Ndisc(said))
+    }
+
+    /// A ping or its answer, which no router may cut (DF). `None` if the addresses are of two kinds.
+    pub(super) fn echo(
+        &self,
+        mac: [u8; 6],
+        (from, to): (IpAddr, IpAddr),
+        request: bool,
+        (ident, seq_no): (u16, u16),
+        data: &[u8],
+    ) -> Option<Vec<u8>> {
+        match (from, to) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let said = match request {
+                    true => Icmpv4Repr::EchoRequest { ident, seq_no, data },
+                    false => Icmpv4Repr::EchoReply { ident, seq_no, data },
+                };
+                Some(self.icmpv4(mac, from, to, said))
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let said = match request {
+                    true => Icmpv6Repr::EchoRequest { ident, seq_no, data },
+                    false => Icmpv6Repr::EchoReply { ident, seq_no, data },
+                };
+                Some(self.icmpv6(mac, from, to, TTL, said))
+            }
+            _ => None,
+        }
+    }
+
+    fn link(&self) -> RawHardwareAddress {
+        RawHardwareAddress::from_bytes(&self.mac)
+    }
+
+    fn icmpv4(&self, mac: [u8; 6], from: Ipv4Addr, to: Ipv4Addr, said: Icmpv4Repr<'_>) -> Vec<u8> {
+        let header = Ipv4Repr {
+            src_addr: from,
+            dst_addr: to,
+            next_header: IpProtocol::Icmp,
+            payload_len: said.buffer_len(),
+            hop_limit: TTL,
+        };
+        let capabilities = ChecksumCapabilities::default();
+        self.frame(mac, IPV4, header.buffer_len() + said.buffer_len(), |bytes| {
+            let (ip, icmp) = bytes.split_at_mut(header.buffer_len());
+            said.emit(&mut Icmpv4Packet::new_unchecked(icmp), &capabilities);
+            header.emit(&mut Ipv4Packet::new_unchecked(ip), &capabilities);
+        })
+    }
+
+    fn icmpv6(
+        &self,
+        mac: [u8; 6],
+        from: Ipv6Addr,
+        to: Ipv6Addr,
+        hop_limit: u8,
+        said: Icmpv6Repr<'_>,
+    ) -> Vec<u8> {
+        let header = Ipv6Repr {
+            src_addr: from,
+            dst_addr: to,
+            next_header: IpProtocol::Icmpv6,
+            payload_len: said.buffer_len(),
+            hop_limit,
+        };
+        self.frame(mac, IPV6, header.buffer_len() + said.buffer_len(), |bytes| {
+            let (ip, icmp) = bytes.split_at_mut(header.buffer_len());
+            let mut icmp = Icmpv6Packet::new_unchecked(icmp);
+            said.emit(&from, &to, &mut icmp, &ChecksumCapabilities::default());
+            header.emit(&mut Ipv6Packet::new_unchecked(ip));
+        })
+    }
+}
+
+/// The group that a station with this address listens to (RFC 4291, 2.7.1).
+fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c] = address.octets();
+    Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
+}
+
+/// RFC 2464, 7.
+fn group_mac(group: Ipv6Addr) -> [u8; 6] {
+    let [.., a, b, c, d] = group.octets();
+    [0x33, 0x33, a, b, c, d]
+}
