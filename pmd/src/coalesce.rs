@@ -75,31 +75,29 @@ fn join(
             Look::Segment(segment) if item.is_whole() => segment,
             // Of what stream it is, nobody knows.
             _ => {
-                streams.drain().for_each(|run| pass.build(&run));
+                streams.runs.iter_mut().for_each(|run| pass.end(run));
                 continue;
             }
         };
-        if let Some(mut run) = streams.take(|run| run.is_stream_of(batch, head, &segment)) {
+        let tag = segment.tag(head);
+        let mut open = streams.runs.iter_mut().filter(|run| run.is_open && run.tag == tag);
+        if let Some(run) = open.find(|run| run.is_stream_of(batch, head, &segment)) {
             if run.goes_on_with(batch, item.frame(), &segment) {
                 pass.next[run.last] = i as u8;
-                if run.add(i, head, &segment) {
-                    streams.put(run);
-                } else {
-                    pass.build(&run);
+                if !run.add(i, head, &segment) {
+                    pass.end(run);
                 }
                 continue;
             }
-            pass.build(&run);
+            pass.end(run);
         }
-        if len >= FIRST_MIN
-            && segment.may_begin(head)
-            && features.contains(Features::of(segment.gso()))
-            && let Some(run) = streams.put(Run::new(i, item.frame(), head, segment))
-        {
-            pass.build(&run);
+        if len >= FIRST_MIN && segment.may_begin(head) && features.contains(Features::of(segment.gso())) {
+            let place = streams.next();
+            pass.end(place);
+            *place = Run::new(tag, i, item.frame(), head, segment);
         }
     }
-    streams.drain().for_each(|run| pass.build(&run));
+    streams.runs.iter_mut().for_each(|run| pass.end(run));
     pass.finish()
 }
 
@@ -115,12 +113,18 @@ struct Pass<'p, 'b> {
 }
 
 impl Pass<'_, '_> {
-    /// Makes a train of a run. One that is a single frame, or for which there is no room, stays as it is.
+    /// Ends a run, if it is not over.
+    #[inline]
+    fn end(&mut self, run: &mut Run) {
+        if run.is_open && run.count > 1 {
+            self.build(run);
+        }
+        run.is_open = false;
+    }
+
+    /// Makes a train of a run of several frames. One for which there is no room stays as it is.
     fn build(&mut self, run: &Run) {
         let Run { first, count, size, payload, segment, .. } = *run;
-        if count < 2 {
-            return;
-        }
         let mut header = [0; HEADER_MAX];
         let header = &mut header[..segment.payload];
         header.copy_from_slice(&self.batch.head(run.frame)[..segment.payload]);
@@ -168,41 +172,20 @@ impl Pass<'_, '_> {
 /// The runs that are gathered now.
 #[derive(Default)]
 struct Streams {
-    runs: [Option<Run>; STREAMS],
-    open: usize,
+    runs: [Run; STREAMS],
     /// The place of the next one.
     turn: usize,
 }
 
 impl Streams {
     fn is_empty(&self) -> bool {
-        self.open == 0
+        !self.runs.iter().any(|run| run.is_open)
     }
 
-    fn take(&mut self, is_it: impl Fn(&Run) -> bool) -> Option<Run> {
-        if self.is_empty() {
-            return None;
-        }
-        let run = self.runs.iter_mut().find(|run| run.as_ref().is_some_and(&is_it))?.take();
-        self.open -= 1;
-        run
-    }
-
-    /// Keeps a run; gives back one that has to make room for it.
-    fn put(&mut self, run: Run) -> Option<Run> {
-        let free = self.runs.iter().position(Option::is_none);
-        let place = free.unwrap_or_else(|| {
-            self.turn = (self.turn + 1) % STREAMS;
-            self.turn
-        });
-        let gone = self.runs[place].replace(run);
-        self.open += usize::from(gone.is_none());
-        gone
-    }
-
-    fn drain(&mut self) -> impl Iterator<Item = Run> {
-        self.open = 0;
-        std::mem::take(&mut self.runs).into_iter().flatten()
+    /// The place for a new run; what is open there has to be ended first.
+    fn next(&mut self) -> &mut Run {
+        self.turn = (self.turn + 1) % STREAMS;
+        &mut self.runs[self.turn]
     }
 }
 
@@ -210,7 +193,7 @@ impl Streams {
 const HEADER_MAX: usize = 14 + 8 + 40 + 60;
 
 /// Where the headers of a TCP segment lie that has no extension headers.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Segment {
     network: usize,
     transport: usize,
@@ -284,6 +267,16 @@ impl Segment {
 
     fn id(&self, head: &[u8]) -> u16 {
         word(head, self.network + 4).unwrap_or(0)
+    }
+
+    /// What segments of one stream have in common, and others seldom.
+    #[inline]
+    fn tag(&self, head: &[u8]) -> u64 {
+        // The ports, and what is right in front of them: the end of the destination address.
+        let near = head[self.transport - 4..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+        let source = self.network + if self.ipv6 { 20 } else { 12 };
+        let source = head[source..].first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+        near ^ u64::from(source).rotate_left(16)
     }
 
     /// Both addresses, and both ports.
@@ -360,7 +353,12 @@ impl Segment {
 }
 
 /// Segments of one stream, one behind the other.
+#[derive(Default)]
 struct Run {
+    /// Others may follow.
+    is_open: bool,
+    /// [`Segment::tag`] of each.
+    tag: u64,
     /// Places in the items.
     first: usize,
     last: usize,
@@ -380,8 +378,10 @@ struct Run {
 }
 
 impl Run {
-    fn new(item: usize, frame: usize, head: &[u8], segment: Segment) -> Run {
+    fn new(tag: u64, item: usize, frame: usize, head: &[u8], segment: Segment) -> Run {
         Run {
+            is_open: true,
+            tag,
             first: item,
             last: item,
             count: 1,

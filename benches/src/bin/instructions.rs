@@ -6,7 +6,9 @@
 use std::hint::black_box;
 use std::process::ExitCode;
 
+use pmd::coalesce::coalesce;
 use pmd::mem::Lending;
+use pmd::{Features, Offload, Prefixes, RxMemory, TxItem};
 use vswitch::flow::cache::{BATCH, Current, FlowCache, Probes};
 use vswitch::flow::hash::HashKey;
 use vswitch::flow::headers::{Depth, parse, parse_link};
@@ -19,7 +21,7 @@ use vswitch_benches::circuit::{Circuit, Load};
 type Case = (&'static str, fn(usize));
 
 /// The cases by name; each runs a number of batches of 64 frames.
-const CASES: [Case; 12] = [
+const CASES: [Case; 16] = [
     ("hash-3", hash),
     ("key-link", key_link),
     ("key-all", key_all),
@@ -29,6 +31,10 @@ const CASES: [Case; 12] = [
     ("cache-insert", cache_insert),
     ("fdb-lookup", fdb_lookup),
     ("fdb-learn-known", fdb_learn),
+    ("join-none-short", |batches| join(|_| frame(1).to_vec(), BATCH, batches)),
+    ("join-none-udp", |batches| join(|_| long(17, 1, 0), BATCH, batches)),
+    ("join-none-tcp", |batches| join(|number| long(6, number, 0), BATCH, batches)),
+    ("join-all", |batches| join(|number| long(6, 1, number), 2, batches)),
     ("loop-hit", |batches| worker_loop(Load::default(), batches)),
     ("loop-hit-lent", |batches| worker_loop(Load { lending: LENT, ..Load::default() }, batches)),
     ("loop-miss", |batches| worker_loop(Load { cache: 0, ..Load::default() }, batches)),
@@ -162,6 +168,42 @@ fn fdb_learn(batches: usize) {
         for &key in black_box(&keys) {
             black_box(fdb.learn(key, 1, 0, 2));
         }
+    }
+}
+
+/// Frame `number` of a stream, of 1500 bytes of IP.
+fn long(protocol: u8, stream: u8, number: u8) -> Vec<u8> {
+    let mut bytes = frame(stream).to_vec();
+    bytes.resize(1514, 0);
+    bytes[16..18].copy_from_slice(&1500u16.to_be_bytes());
+    bytes[20] = 0x40; // DF
+    bytes[23] = protocol;
+    bytes[38..42].copy_from_slice(&(u32::from(number) * 1460).to_be_bytes());
+    bytes[47] = 0x10; // ACK
+    let pseudo = pmd::checksum::pseudo_header(&bytes[14..], protocol, 1480);
+    let mut sum = pseudo.unwrap_or_default();
+    sum.add(&bytes[34..]);
+    bytes[50..52].copy_from_slice(&sum.finish());
+    bytes
+}
+
+/// Looks for frames to join in batches of which `left` items are left in the end.
+fn join(frame: impl Fn(u8) -> Vec<u8>, left: usize, batches: usize) {
+    let mut memory = RxMemory::new();
+    let (mut batch, mut scratch) = memory.lend();
+    for number in 0..BATCH as u8 {
+        let bytes = frame(number);
+        let place = scratch.take(bytes.len());
+        place.copy_from_slice(&bytes);
+        batch.push_private(place, 0, Offload::NONE);
+    }
+    let (mut items, mut prefixes) = (Vec::with_capacity(BATCH), Prefixes::default());
+    for _ in 0..batches {
+        items.clear();
+        items.extend((0..BATCH).map(|i| TxItem::whole(&batch, i, true)));
+        prefixes.clear();
+        black_box(coalesce(black_box(&batch), &mut items, &mut prefixes, Features::VIRTIO));
+        assert_eq!(items.len(), left);
     }
 }
 
