@@ -3,17 +3,23 @@
 
 use std::cell::RefCell;
 use std::io::Cursor;
+use std::net::IpAddr;
 
 use control::api::{ApiError, MAX_REQUEST_BYTES, MessageReader, decode_request, encode_response};
 use control::schema::Config;
+use pmd::batch::HEAD;
 use pmd::mem::Settings as Wire;
 use pmd::{Features, virtio};
 use vhost::driver::flip::{Agreed, Stage};
 use vhost::user::rehearsal::Rehearsal;
 use vhost::{Mode, Settings};
+use vswitch::flow::hash::HashKey;
 use vswitch::flow::headers::{Depth, Fragment, Headers, Network, Transport, WINDOW, parse, parse_link};
 use vswitch::lab::{Design, Lab, PortDesign};
 use vswitch::notation;
+use vswitch::tunnel::{
+    self, Claims, Fill, Inner, Kind, MIN_INNER, Outer, Setup, Template, ecn, geneve, vxlan,
+};
 
 /// A frame from a port: parsed at both depths, and described.
 pub fn frame(bytes: &[u8]) {
@@ -62,6 +68,74 @@ fn consistent(headers: &Headers, length: usize) {
         _ => 0,
     };
     assert!(l4 + least <= length.min(WINDOW), "a transport header lies in the frame");
+}
+
+/// A frame from an underlay: whether it is a tunnel's, and what comes out of it.
+pub fn tunnel(bytes: &[u8]) {
+    const PORTS: [(u16, Kind); 2] = [(vxlan::PORT, Kind::Vxlan), (geneve::PORT, Kind::Geneve)];
+    let claims = Claims { ports: &PORTS, gre: true };
+    let head = &bytes[..bytes.len().min(HEAD)];
+    let answer = tunnel::parse(head, bytes.len(), claims);
+    let unclaimed = tunnel::parse(head, bytes.len(), Claims::default());
+    let Ok(Some(outer)) = answer else {
+        assert!(unclaimed.is_ok() || unclaimed == answer, "{answer:?} {unclaimed:?}");
+        return assert!(!matches!(unclaimed, Ok(Some(_))));
+    };
+    assert_eq!(unclaimed, Ok(None), "what is nobody's is not ours");
+    let (start, len) = (usize::from(outer.inner), outer.inner_len as usize);
+    assert!(outer.network < outer.transport && outer.transport < outer.inner);
+    assert!(len >= MIN_INNER && start + len <= bytes.len() && start + MIN_INNER <= head.len());
+    let mut inner = bytes[start..start + len].to_vec();
+    let (key, before) = (HashKey::from_seed(1), inner.clone());
+    let was = Inner::read(&inner, &key);
+    match ecn::apply(outer.tos, &mut inner) {
+        Ok(()) => {
+            assert_eq!(Inner::read(&inner, &key).entropy, was.entropy, "a mark is none of the flow's fields")
+        }
+        Err(_) => assert_eq!(inner, before),
+    }
+    again(&outer, &before, was);
+}
+
+/// The inner frame sent back through a template is read as it was sent.
+#[allow(clippy::expect_used, reason = "what must hold")]
+fn again(outer: &Outer, inner: &[u8], fields: Inner) {
+    let (src, dst) = (IpAddr::from(outer.dst).to_canonical(), IpAddr::from(outer.src).to_canonical());
+    let setup = Setup {
+        kind: outer.kind,
+        src_mac: [2; 6],
+        dst_mac: [4; 6],
+        vlan: outer.tag.is_present().then_some(outer.tag.vlan()),
+        src,
+        dst,
+        port: outer.dst_port,
+        ttl: 64,
+        df: true,
+        dscp: None,
+        flow_id: Some(outer.flow_id),
+        checksum: outer.checksum != 0,
+        gbp: true,
+    };
+    let Some(template) = Template::new(&setup) else { return };
+    if inner.len() > template.max_inner() {
+        return;
+    }
+    let fill = Fill {
+        vni: outer.vni,
+        inner_len: inner.len() as u32,
+        entropy: fields.entropy,
+        tos: fields.tos,
+        group: outer.policy.group(),
+        id: 0,
+    };
+    let mut packet = vec![0; template.len()];
+    template.write(&mut packet, &fill);
+    packet.extend_from_slice(inner);
+    let claims = Claims { ports: &[(outer.dst_port, outer.kind)], gre: true };
+    let back = tunnel::parse(&packet, packet.len(), claims).ok().flatten().expect("it is a tunnel's packet");
+    assert_eq!((back.kind, back.vni, back.flow_id), (outer.kind, outer.vni, outer.flow_id));
+    assert_eq!((back.src, back.dst, back.tos), (outer.dst, outer.src, fields.tos));
+    assert_eq!((back.inner_len, back.policy.group()), (outer.inner_len, outer.policy.group()));
 }
 
 /// A text for `trace`.

@@ -13,6 +13,7 @@ use vhost::user::rehearsal::Rehearsal;
 use vhost::{Mode, Settings};
 use vswitch::notation;
 use vswitch::notation::random::{Frames, Mix, Random};
+use vswitch::tunnel::{self, Claims, Kind};
 
 #[path = "../../fuzz/src/lib.rs"]
 #[allow(unreachable_pub, reason = "it is the library of the fuzz targets")]
@@ -88,6 +89,11 @@ fn fuzz_frame() {
     let mut seeds = corpus("frame");
     seeds.extend(Frames::new(11, Mix { payload: 64, ..Mix::default() }).take(200).map(|frame| frame.bytes));
     fuzz(checks::frame, &seeds, &[], 20_000);
+}
+
+#[test]
+fn fuzz_tunnel() {
+    fuzz(checks::tunnel, &corpus("tunnel"), &[], 40_000);
 }
 
 #[test]
@@ -168,6 +174,10 @@ fn fuzz_message() {
 fn fuzz_corpus_is_sound() {
     for bytes in corpus("frame") {
         assert!(notation::describe(&bytes).starts_with("eth("));
+    }
+    let claims = Claims { ports: &[(4789, Kind::Vxlan), (6081, Kind::Geneve)], gre: true };
+    for bytes in corpus("tunnel") {
+        assert!(matches!(tunnel::parse(&bytes, bytes.len(), claims), Ok(Some(_))), "{}", encode_hex(&bytes));
     }
     for bytes in corpus("notation") {
         let text = String::from_utf8(bytes).unwrap();

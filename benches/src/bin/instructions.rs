@@ -4,6 +4,7 @@
 //! frames, is free of all set-up. `benches/instructions` does this by callgrind for each case.
 
 use std::hint::black_box;
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use pmd::coalesce::coalesce;
@@ -15,13 +16,14 @@ use vswitch::flow::headers::{Depth, parse, parse_link};
 use vswitch::flow::key::{Field, FlowKey, KeyMask};
 use vswitch::tables::fdb::{Fdb, MacKey, Size};
 use vswitch::tables::versions::Witness;
+use vswitch::tunnel::{self, Claims, Fill, Inner, Kind, Setup, Template, vxlan};
 use vswitch_benches::circuit::{Circuit, Load};
 
 /// A name and what runs so many batches.
 type Case = (&'static str, fn(usize));
 
 /// The cases by name; each runs a number of batches of 64 frames.
-const CASES: [Case; 16] = [
+const CASES: [Case; 22] = [
     ("hash-3", hash),
     ("key-link", key_link),
     ("key-all", key_all),
@@ -35,6 +37,12 @@ const CASES: [Case; 16] = [
     ("join-none-udp", |batches| join(|_| long(17, 1, 0), BATCH, batches)),
     ("join-none-tcp", |batches| join(|number| long(6, number, 0), BATCH, batches)),
     ("join-all", |batches| join(|number| long(6, 1, number), 2, batches)),
+    ("tunnel-read-vxlan", |batches| tunnel_read(Kind::Vxlan, "192.0.2.2", batches)),
+    ("tunnel-read-nvgre", |batches| tunnel_read(Kind::Nvgre, "192.0.2.2", batches)),
+    ("tunnel-read-ipv6", |batches| tunnel_read(Kind::Vxlan, "2001:db8::2", batches)),
+    ("tunnel-write-vxlan", |batches| tunnel_write(Kind::Vxlan, batches)),
+    ("tunnel-write-nvgre", |batches| tunnel_write(Kind::Nvgre, batches)),
+    ("tunnel-inner", tunnel_inner),
     ("loop-hit", |batches| worker_loop(Load::default(), batches)),
     ("loop-hit-lent", |batches| worker_loop(Load { lending: LENT, ..Load::default() }, batches)),
     ("loop-miss", |batches| worker_loop(Load { cache: 0, ..Load::default() }, batches)),
@@ -204,6 +212,70 @@ fn join(frame: impl Fn(u8) -> Vec<u8>, left: usize, batches: usize) {
         prefixes.clear();
         black_box(coalesce(black_box(&batch), &mut items, &mut prefixes, Features::VIRTIO));
         assert_eq!(items.len(), left);
+    }
+}
+
+fn template(kind: Kind, remote: &str) -> Option<Template> {
+    let dst: IpAddr = remote.parse().ok()?;
+    let src = if dst.is_ipv4() { [192, 0, 2, 1].into() } else { dst };
+    Template::new(&Setup {
+        kind,
+        src_mac: [2, 0, 0, 0, 0, 1],
+        dst_mac: [2, 0, 0, 0, 0, 2],
+        vlan: None,
+        src,
+        dst,
+        port: vxlan::PORT,
+        ttl: 64,
+        df: true,
+        dscp: None,
+        flow_id: None,
+        checksum: false,
+        gbp: false,
+    })
+}
+
+fn fill(number: usize) -> Fill {
+    Fill { vni: 5001, inner_len: 64, entropy: number as u32, ..Fill::default() }
+}
+
+fn tunnel_read(kind: Kind, remote: &str, batches: usize) {
+    let Some(template) = template(kind, remote) else { return };
+    let frames: Vec<Vec<u8>> = (0..BATCH)
+        .map(|number| {
+            let mut outer = vec![0; template.len()];
+            template.write(&mut outer, &fill(number));
+            [outer, frame(number as u8).to_vec()].concat()
+        })
+        .collect();
+    let claims = Claims { ports: &[(vxlan::PORT, Kind::Vxlan)], gre: true };
+    let mut sum = 0;
+    for _ in 0..batches {
+        for frame in black_box(&frames) {
+            if let Ok(Some(outer)) = tunnel::parse(frame, frame.len(), claims) {
+                sum += black_box(&outer).vni as usize;
+            }
+        }
+    }
+    assert_eq!(sum, batches * BATCH * 5001, "every frame is a tunnel's");
+}
+
+fn tunnel_write(kind: Kind, batches: usize) {
+    let Some(template) = template(kind, "192.0.2.2") else { return };
+    let mut out = vec![0; template.len()];
+    for _ in 0..batches {
+        for number in 0..BATCH {
+            black_box(&template).write(black_box(&mut out), black_box(&fill(number)));
+        }
+    }
+}
+
+fn tunnel_inner(batches: usize) {
+    let (frames, key) = (frames(), HashKey::from_seed(1));
+    for _ in 0..batches {
+        for frame in black_box(&frames) {
+            black_box(Inner::read(frame, &key));
+        }
     }
 }
 

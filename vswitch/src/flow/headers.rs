@@ -18,7 +18,7 @@
 //!   over ports can match it by accident.
 //! - **Bounded work.** Two VLAN tags, [`MAX_EXTENSIONS`] extension headers, [`WINDOW`] bytes.
 //!
-//! One level of tunnel will be read here too: from the outer `l4` offset on, into a second `Headers`.
+//! A tunnel's outer headers are read by [`tunnel`](crate::tunnel), and taken off before the inner frame is read here.
 
 mod network;
 mod transport;

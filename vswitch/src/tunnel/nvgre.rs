@@ -3,7 +3,7 @@
 //! | bits | field |
 //! | --- | --- |
 //! | 1, 1, 1, 1 | C: a checksum; reserved; K: a key; S: a sequence number |
-//! | 9 | reserved, the first two of them must be zero (RFC 2784 section 2.2) |
+//! | 9 | reserved, the first two of them must be zero (RFC 2784 section 2.3) |
 //! | 3 | version |
 //! | 16 | protocol type |
 //! | 24 | VSID, which is called VNI everywhere else here |
@@ -14,7 +14,7 @@ use crate::telemetry::drops::DropReason;
 
 const KEY: u16 = 0x2000;
 /// C, the reserved bits 1, 4 and 5 (routing, in RFC 1701), K, S, and the version. Bits 6 to 12 must be ignored
-/// (RFC 2784 section 2.2).
+/// (RFC 2784 section 2.3).
 const KNOWN: u16 = 0xfc07;
 
 /// Reads a header: VSID and FlowID.

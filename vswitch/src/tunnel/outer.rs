@@ -1,7 +1,8 @@
 //! The outer headers of a frame that came in by an uplink: is it a tunnel's, and what do they say?
 //!
-//! Most frames are: untagged, IPv4 without options, no fragment, no error. These go a short way, [`plain`]; whatever
-//! is unlike that goes the long one, [`general`], which gives the same answer for both and a reason for what is wrong.
+//! Most frames are: untagged, IPv4 without options or IPv6 without extension headers, no fragment, no error. These go a
+//! short way, [`ipv4`] or [`ipv6`]; whatever is unlike that goes the long one, [`general`], which gives the same answer
+//! to all, and a reason for what is wrong.
 
 use pmd::checksum::{self, Sum};
 
@@ -78,67 +79,77 @@ impl Outer {
 
 /// Reads the frame of `frame_len` bytes that `head` begins. `None`: it is no tunnel's.
 ///
-/// A fragment of a tunnel's packet is not put together again (RFC 7348 section 4.3 lets it be discarded, and so does
-/// RFC 8926 section 4.4.1 a VTEP that will not).
+/// Fragments of a tunnel's packet are not put together again (RFC 7348 section 4.3 lets them be discarded).
 ///
 /// # Errors
 /// Why it must be dropped: headers that no packet may have, or a tunnel's packet that cannot be opened.
 #[inline]
 pub fn parse(head: &[u8], frame_len: usize, claims: Claims<'_>) -> Result<Option<Outer>, DropReason> {
-    match plain(head, frame_len, claims) {
+    match ipv4(head, frame_len, claims) {
+        Some(outer) => Ok(Some(outer)),
+        None => parse_others(head, frame_len, claims),
+    }
+}
+
+#[inline(never)]
+fn parse_others(head: &[u8], frame_len: usize, claims: Claims<'_>) -> Result<Option<Outer>, DropReason> {
+    match ipv6(head, frame_len, claims) {
         Some(outer) => Ok(Some(outer)),
         None => general(head, frame_len, claims),
     }
 }
 
-/// Ethernet, IPv4 without options, and the longer of UDP and GRE with a tunnel header; then an inner Ethernet header.
-const PLAIN: usize = 14 + 20 + 8 + BASE + MIN_INNER;
+/// What follows a plain IP header at least: the longer of UDP and GRE with a tunnel header, and an Ethernet header.
+const BEHIND_IP: usize = 8 + BASE + MIN_INNER;
 
-/// Reads a frame with nothing unusual about it.
+/// Reads a frame with nothing unusual about it, over IPv4.
 #[inline]
-pub(super) fn plain(head: &[u8], frame_len: usize, claims: Claims<'_>) -> Option<Outer> {
-    let header = head.first_chunk::<PLAIN>()?;
+pub(super) fn ipv4(head: &[u8], frame_len: usize, claims: Claims<'_>) -> Option<Outer> {
+    const LEAST: usize = 14 + 20 + BEHIND_IP;
+    let header = head.first_chunk::<LEAST>()?;
     // Ethertype, version and header length, TOS, total length, identification.
     let first = long_at(header, 12);
     // Flags and fragment offset, TTL, protocol, checksum.
     let second = long_at(header, 20);
     let total = (first >> 16) as u16;
-    if first >> 40 != 0x08_0045 || second & 0x3fff << 48 != 0 || 14 + usize::from(total) > frame_len {
+    // The packet ends behind the shortest there is, and in the frame.
+    let ends = usize::from(total).wrapping_sub(LEAST - 14) <= frame_len.checked_sub(LEAST)?;
+    if !ends || first >> 40 ^ 0x08_0045 | second & 0x3fff << 48 != 0 {
         return None;
     }
     let ip = header[14..].first_chunk::<20>()?;
     if !is_sound(ip) {
         return None;
     }
-    let mut outer = Outer {
+    let outer = Outer {
         src: mapped([ip[12], ip[13], ip[14], ip[15]]),
         dst: mapped([ip[16], ip[17], ip[18], ip[19]]),
         tos: (first >> 32) as u8,
         network: 14,
-        transport: 34,
         ..Outer::default()
     };
-    match (second >> 32) as u8 {
-        protocol::UDP => {
-            let udp = long_at(header, 34);
-            if (udp >> 16) as u16 != total.wrapping_sub(20) {
-                return None;
-            }
-            (outer.src_port, outer.dst_port, outer.checksum) =
-                ((udp >> 48) as u16, (udp >> 32) as u16, udp as u16);
-            outer.kind = claims.kind(outer.dst_port)?;
-            outer.inner = 50;
-        }
-        protocol::GRE if claims.gre => {
-            outer.kind = Kind::Nvgre;
-            outer.inner = 42;
-        }
-        _ => return None,
+    outer.behind_ip::<34, LEAST>(header, (second >> 32) as u8, total - 20, claims)
+}
+
+/// The same over IPv6.
+#[inline]
+pub(super) fn ipv6(head: &[u8], frame_len: usize, claims: Claims<'_>) -> Option<Outer> {
+    const LEAST: usize = 14 + 40 + BEHIND_IP;
+    let header = head.first_chunk::<LEAST>()?;
+    // Ethertype, version, traffic class, flow label, payload length.
+    let first = long_at(header, 12);
+    let payload = first as u16;
+    let ends = usize::from(payload).wrapping_sub(BEHIND_IP) <= frame_len.checked_sub(LEAST)?;
+    if !ends || first >> 44 != 0x86dd6 {
+        return None;
     }
-    let options =
-        outer.read(if outer.kind == Kind::Nvgre { long_at(header, 34) } else { long_at(header, 42) }).ok()?;
-    outer.inner_len = (u32::from(total) + 14).checked_sub(outer.inner.into())?;
-    (options == 0 && outer.inner_len >= MIN_INNER as u32).then_some(outer)
+    let ip = header[14..].first_chunk::<40>()?;
+    let [src, dst] = [&ip[8..24], &ip[24..40]].map(|address| address.first_chunk::<16>().copied());
+    let outer = Outer { src: src?, dst: dst?, tos: (first >> 36) as u8, network: 14, ..Outer::default() };
+    if is_mapped(&outer.src) || is_mapped(&outer.dst) {
+        return None;
+    }
+    outer.behind_ip::<54, LEAST>(header, ip[6], payload, claims)
 }
 
 /// Reads any frame.
@@ -184,7 +195,7 @@ pub(super) fn general(
     if kind != Kind::Nvgre {
         let udp = &head[l4..];
         outer.checksum = short_at(udp, 6);
-        // What UDP leaves of the packet is no part of the datagram (RFC 9868 section 4).
+        // What UDP leaves of the packet is no part of the datagram (RFC 768: header and data).
         end = l4 + usize::from(short_at(udp, 4));
         at += 8;
     }
@@ -208,6 +219,10 @@ fn claimed(headers: &Headers, claims: Claims<'_>) -> Result<Option<Kind>, DropRe
     if headers.link.inner.is_present() {
         return Ok(None);
     }
+    // An IPv4-mapped address has no place on a wire (RFC 5156 section 2.2), and would pass for an IPv4 one here.
+    if headers.network == Network::Ipv6 && [headers.src_ip, headers.dst_ip].iter().any(is_mapped) {
+        return Ok(None);
+    }
     match (headers.transport, headers.protocol) {
         (Transport::Udp, _) => Ok(claims.kind(headers.dst_port)),
         // Its ports are in another fragment, or further behind than anybody looks.
@@ -220,6 +235,11 @@ fn claimed(headers: &Headers, claims: Claims<'_>) -> Result<Option<Kind>, DropRe
     }
 }
 
+#[inline]
+fn is_mapped(address: &[u8; 16]) -> bool {
+    address[..12] == mapped([0; 4])[..12]
+}
+
 /// The `len` bytes at `at` of a packet that ends at `end`.
 fn reach(head: &[u8], at: usize, len: usize, end: usize) -> Result<&[u8], DropReason> {
     if at + len > end {
@@ -229,6 +249,38 @@ fn reach(head: &[u8], at: usize, len: usize, end: usize) -> Result<&[u8], DropRe
 }
 
 impl Outer {
+    /// Reads what follows a plain IP header: `payload` bytes, of which the first are in `header` at `L4`.
+    #[inline]
+    fn behind_ip<const L4: usize, const N: usize>(
+        mut self,
+        header: &[u8; N],
+        protocol: u8,
+        payload: u16,
+        claims: Claims<'_>,
+    ) -> Option<Outer> {
+        self.transport = L4 as u16;
+        let mut at = L4;
+        match protocol {
+            protocol::UDP => {
+                let udp = long_at(header, L4);
+                if (udp >> 16) as u16 != payload {
+                    return None;
+                }
+                self.src_port = (udp >> 48) as u16;
+                self.dst_port = (udp >> 32) as u16;
+                self.checksum = udp as u16;
+                self.kind = claims.kind(self.dst_port)?;
+                at += 8;
+            }
+            protocol::GRE if claims.gre => self.kind = Kind::Nvgre,
+            _ => return None,
+        }
+        self.inner = (at + BASE) as u16;
+        self.inner_len = u32::from(payload) - (at + BASE - L4) as u32;
+        let options = self.read(long_at(header, at));
+        matches!(options, Ok(0)).then_some(self)
+    }
+
     /// Reads the tunnel header; gives the length of the options behind it.
     #[inline]
     fn read(&mut self, header: u64) -> Result<usize, DropReason> {
@@ -256,7 +308,7 @@ fn is_sound(ip: &[u8; 20]) -> bool {
 }
 
 #[inline]
-fn long_at(header: &[u8; PLAIN], at: usize) -> u64 {
+fn long_at<const N: usize>(header: &[u8; N], at: usize) -> u64 {
     header[at..].first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 

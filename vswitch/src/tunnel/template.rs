@@ -13,7 +13,7 @@ use super::{BASE, Kind, geneve, nvgre, vxlan};
 use crate::flow::numbers::{ethertype, protocol};
 
 /// The longest template: Ethernet with a tag, IPv6, UDP, tunnel header.
-pub const MAX: usize = 14 + 4 + 40 + 8 + BASE;
+pub const MAX: usize = Kind::Vxlan.outer_len(true, true);
 
 /// What a template is made of.
 #[derive(Clone, Copy, Debug)]
@@ -67,75 +67,73 @@ pub struct Fill {
 /// The outer headers of one remote.
 #[derive(Clone, Copy, Debug)]
 pub struct Template {
-    bytes: [u8; MAX],
-    len: u8,
-    network: u8,
+    /// The Ethernet header, with its tag if there is one.
+    link: [u8; 18],
+    /// The IP header, with zeros where it depends on the frame.
+    ip: [u8; 40],
     kind: Kind,
+    is_tagged: bool,
     ipv6: bool,
     checksum: bool,
     gbp: bool,
     flow_id: Option<u8>,
+    port: u16,
     /// The bits of the inner TOS that are taken over, and the others.
     tos_mask: u8,
     tos: u8,
     /// All ones if packets may be fragmented.
     id_mask: u16,
-    /// The sum of the IPv4 header as it stands in `bytes`.
+    /// The sum of `ip`, if that is IPv4.
     header_sum: u32,
 }
 
 impl Template {
     /// Makes a template; `None` if the addresses are of different families.
     pub fn new(setup: &Setup) -> Option<Template> {
-        let mut writer = Writer { bytes: [0; MAX], len: 0 };
-        writer.put(&setup.dst_mac);
-        writer.put(&setup.src_mac);
-        if let Some(vlan) = setup.vlan {
-            writer.put(&ethertype::VLAN.to_be_bytes());
-            writer.put(&(vlan & 0xfff).to_be_bytes());
-        }
-        let network = writer.len + 2;
         let carried = if setup.kind == Kind::Nvgre { protocol::GRE } else { protocol::UDP };
-        let ipv6 = match (setup.src, setup.dst) {
+        let mut ip = [0; 40];
+        let ethertype = match (setup.src, setup.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                writer.put(&ethertype::IPV4.to_be_bytes());
                 // RFC 6864 section 4.1: an atomic packet needs no identification.
                 let flags = if setup.df { 0x40 } else { 0 };
-                writer.put(&[0x45, 0, 0, 0, 0, 0, flags, 0, setup.ttl, carried, 0, 0]);
-                writer.put(&src.octets());
-                writer.put(&dst.octets());
-                false
+                ip[..12].copy_from_slice(&[0x45, 0, 0, 0, 0, 0, flags, 0, setup.ttl, carried, 0, 0]);
+                ip[12..16].copy_from_slice(&src.octets());
+                ip[16..20].copy_from_slice(&dst.octets());
+                ethertype::IPV4
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                writer.put(&ethertype::IPV6.to_be_bytes());
-                writer.put(&[0x60, 0, 0, 0, 0, 0, carried, setup.ttl]);
-                writer.put(&src.octets());
-                writer.put(&dst.octets());
-                true
+                ip[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 0, carried, setup.ttl]);
+                ip[8..24].copy_from_slice(&src.octets());
+                ip[24..40].copy_from_slice(&dst.octets());
+                ethertype::IPV6
             }
             _ => return None,
         };
-        let mut header = Sum::default();
-        header.add(&writer.bytes[network..writer.len]);
-        if setup.kind != Kind::Nvgre {
-            writer.put(&[0, 0]);
-            writer.put(&setup.port.to_be_bytes());
-            writer.put(&[0; 4]);
+        let mut link = [0; 18];
+        link[..6].copy_from_slice(&setup.dst_mac);
+        link[6..12].copy_from_slice(&setup.src_mac);
+        link[12..14].copy_from_slice(&ethertype.to_be_bytes());
+        if let Some(vlan) = setup.vlan {
+            link[12..14].copy_from_slice(&ethertype::VLAN.to_be_bytes());
+            link[14..16].copy_from_slice(&(vlan & 0xfff).to_be_bytes());
+            link[16..18].copy_from_slice(&ethertype.to_be_bytes());
         }
-        writer.put(&[0; BASE]);
+        let mut sum = Sum::default();
+        sum.add(&ip);
         Some(Template {
-            bytes: writer.bytes,
-            len: writer.len as u8,
-            network: network as u8,
+            link,
+            ip,
             kind: setup.kind,
-            ipv6,
+            is_tagged: setup.vlan.is_some(),
+            ipv6: setup.src.is_ipv6(),
             checksum: setup.checksum && setup.kind != Kind::Nvgre,
             gbp: setup.gbp,
             flow_id: setup.flow_id,
+            port: setup.port,
             tos_mask: if setup.dscp.is_some() { 0b11 } else { 0xff },
             tos: setup.dscp.unwrap_or(0) << 2,
             id_mask: if setup.df { 0 } else { 0xffff },
-            header_sum: u16::from_be_bytes(header.partial()).into(),
+            header_sum: u16::from_be_bytes(sum.partial()).into(),
         })
     }
 
@@ -143,13 +141,13 @@ impl Template {
     #[inline]
     #[allow(clippy::len_without_is_empty, reason = "headers are not a collection")]
     pub fn len(&self) -> usize {
-        self.len.into()
+        self.kind.outer_len(self.ipv6, self.is_tagged)
     }
 
     /// Where the IP header begins.
     #[inline]
     pub fn network(&self) -> usize {
-        self.network.into()
+        if self.is_tagged { 18 } else { 14 }
     }
 
     /// Where the UDP or GRE header begins.
@@ -164,51 +162,66 @@ impl Template {
         usize::from(u16::MAX) - self.kind.overhead(self.ipv6)
     }
 
-    /// Writes the headers of one frame to `out`, which is [`len`](Self::len) bytes long, right before the frame.
+    /// Writes the headers of one frame to `out`, which is [`len`](Self::len) bytes long and ends where the frame begins.
+    /// From back to front: that way each header is where it is whatever lies before it.
     ///
-    /// A UDP checksum, where one is wanted, is left partial: the field has the pseudo-header's sum. An inner frame
-    /// longer than [`max_inner`](Self::max_inner) gets lengths that are wrong.
+    /// A UDP checksum is left 0: it is for [`offload`](Self::offload) to fill in. An inner frame longer than
+    /// [`max_inner`](Self::max_inner) gets lengths that are wrong.
     #[inline]
     pub fn write(&self, out: &mut [u8], fill: &Fill) {
-        let len = self.len();
-        let Some(out) = out.get_mut(..len) else { return };
-        out.copy_from_slice(&self.bytes[..len]);
-        let payload = fill.inner_len + self.kind.header_len() as u32;
+        let mut payload = fill.inner_len + BASE as u32;
+        let Some((mut rest, tunnel)) = out.split_last_chunk_mut() else { return };
+        *tunnel = self.tunnel(fill).to_be_bytes();
+        if self.kind != Kind::Nvgre {
+            payload += 8;
+            let Some((before, udp)) = rest.split_last_chunk_mut() else { return };
+            *udp = self.udp(fill, payload as u16).to_be_bytes();
+            rest = before;
+        }
         // RFC 6040 section 4.1, normal mode: ECN is taken over, whatever DSCP is.
         let tos = fill.tos & self.tos_mask | self.tos;
         if self.ipv6 {
-            let Some(ip) = out.get_mut(self.network()..).and_then(|rest| rest.first_chunk_mut::<40>()) else {
-                return;
-            };
+            let Some((before, ip)) = rest.split_last_chunk_mut() else { return };
+            *ip = self.ip;
             // RFC 6438 section 3: the flow label is entropy, too.
             let first = 6 << 28 | u32::from(tos) << 20 | fill.entropy & 0xf_ffff;
             ip[..4].copy_from_slice(&first.to_be_bytes());
             ip[4..6].copy_from_slice(&(payload as u16).to_be_bytes());
+            rest = before;
         } else {
-            let Some(ip) = out.get_mut(self.network()..).and_then(|rest| rest.first_chunk_mut::<20>()) else {
-                return;
-            };
-            let total = payload as u16 as u32 + 20;
-            let id = fill.id & self.id_mask;
-            let checksum = !fold(self.header_sum + u32::from(tos) + total + u32::from(id));
+            let Some((before, ip)) = rest.split_last_chunk_mut::<20>() else { return };
+            let (total, id) = ((payload + 20) as u16, fill.id & self.id_mask);
+            let checksum = !fold(self.header_sum + u32::from(tos) + u32::from(total) + u32::from(id));
+            ip.copy_from_slice(&self.ip[..20]);
             ip[1] = tos;
-            ip[2..4].copy_from_slice(&(total as u16).to_be_bytes());
+            ip[2..4].copy_from_slice(&total.to_be_bytes());
             ip[4..6].copy_from_slice(&id.to_be_bytes());
             ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+            rest = before;
         }
-        if self.kind != Kind::Nvgre {
-            let Some(udp) = out.last_chunk_mut::<16>() else { return };
-            // RFC 7348 section 5 and RFC 8926 section 3.3 recommend the dynamic range.
-            udp[..2].copy_from_slice(&(0xc000 | fill.entropy as u16 & 0x3fff).to_be_bytes());
-            udp[4..6].copy_from_slice(&(payload as u16).to_be_bytes());
+        match rest.len() {
+            14 => rest.copy_from_slice(&self.link[..14]),
+            18 => rest.copy_from_slice(&self.link),
+            _ => {}
         }
-        let base = match self.kind {
+    }
+
+    /// The tunnel header.
+    #[inline]
+    fn tunnel(&self, fill: &Fill) -> u64 {
+        match self.kind {
             Kind::Vxlan => vxlan::header(fill.vni, if self.gbp { fill.group } else { None }),
             Kind::Nvgre => nvgre::header(fill.vni, self.flow_id.unwrap_or(fill.entropy as u8)),
             Kind::Geneve => geneve::header(fill.vni),
-        };
-        let Some(header) = out.last_chunk_mut::<BASE>() else { return };
-        *header = base.to_be_bytes();
+        }
+    }
+
+    /// The UDP header of a datagram of `length` bytes.
+    #[inline]
+    fn udp(&self, fill: &Fill, length: u16) -> u64 {
+        // RFC 7348 section 5 recommends the dynamic range; Geneve may use any (RFC 8926 section 3.3).
+        let src_port = 0xc000 | fill.entropy as u16 & 0x3fff;
+        u64::from(src_port) << 48 | u64::from(self.port) << 32 | u64::from(length) << 16
     }
 
     /// What the outgoing frame still needs, where the inner one, which `head` begins, needs `inner`. `header` is what
@@ -217,7 +230,7 @@ impl Template {
     /// `None` if `inner` is not true.
     #[inline]
     pub fn offload(&self, header: &mut [u8], head: &[u8], inner: Packed) -> Option<Packed> {
-        let (network, transport) = (self.network.into(), self.transport() as u16);
+        let (network, transport) = (self.network() as u16, self.transport() as u16);
         Encapsulation { network, transport, checksum: self.checksum }.finish(header, head, inner)
     }
 }
@@ -227,17 +240,4 @@ impl Template {
 fn fold(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     ((sum & 0xffff) + (sum >> 16)) as u16
-}
-
-/// A header that is being put together.
-struct Writer {
-    bytes: [u8; MAX],
-    len: usize,
-}
-
-impl Writer {
-    fn put(&mut self, bytes: &[u8]) {
-        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
-    }
 }

@@ -21,11 +21,10 @@ const HAS_VNI: u64 = 0x08 << 56;
 const HAS_GROUP: u32 = 0x80 << 24;
 const DO_NOT_LEARN: u32 = 0x40 << 16;
 const APPLIED: u32 = 0x08 << 16;
-const POLICY: u32 = HAS_GROUP | DO_NOT_LEARN | APPLIED | 0xffff;
 
-/// The group policy in the first word of a VXLAN header, or none. A caller whose tunnel is without the extension does
-/// not ask: to it all of this is reserved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The first word of a VXLAN header, which has the group policy in it, if there is one. A caller whose tunnel is
+/// without the extension does not ask: to it all of this is reserved.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Policy(u32);
 
 impl Policy {
@@ -38,15 +37,25 @@ impl Policy {
     /// Whether the receiver is asked not to learn the inner source address.
     #[inline]
     pub fn do_not_learn(self) -> bool {
-        self.0 & DO_NOT_LEARN != 0
+        self.0 & (HAS_GROUP | DO_NOT_LEARN) == HAS_GROUP | DO_NOT_LEARN
     }
 
     /// Whether the sender's side has applied the policy already.
     #[inline]
     pub fn is_applied(self) -> bool {
-        self.0 & APPLIED != 0
+        self.0 & (HAS_GROUP | APPLIED) == HAS_GROUP | APPLIED
     }
 }
+
+impl PartialEq for Policy {
+    /// Reserved bits do not count.
+    fn eq(&self, other: &Policy) -> bool {
+        let said = |of: &Policy| (of.group(), of.do_not_learn(), of.is_applied());
+        said(self) == said(other)
+    }
+}
+
+impl Eq for Policy {}
 
 /// Reads a header: its VNI, and the word with the group policy. All reserved bits are ignored (RFC 7348 section 5).
 ///
@@ -57,9 +66,7 @@ pub fn read(header: u64) -> Result<(u32, Policy), DropReason> {
     if header & HAS_VNI == 0 {
         return Err(DropReason::VxlanFlags);
     }
-    let policy = (header >> 32) as u32;
-    let policy = if policy & HAS_GROUP == 0 { 0 } else { policy & POLICY };
-    Ok(((header >> 8) as u32 & 0xff_ffff, Policy(policy)))
+    Ok(((header >> 8) as u32 & 0xff_ffff, Policy((header >> 32) as u32)))
 }
 
 /// The header of a frame.
