@@ -1,8 +1,10 @@
 //! From one desired state to another: the list of steps, in an order that is safe to carry out.
 //!
-//! After every step the configuration so far is a valid one: no entry without its port, no port without
-//! its bridge, no interface in two hands. So entries go first, then ports, then bridges come, then ports
-//! come and change, then bridges that nobody is in any more go, then entries come.
+//! After every step each object stands on what it needs: no entry without its port or tunnel, no tunnel without
+//! its underlay, no underlay without its port, no port without its bridge, no interface in two hands. So entries
+//! go first, then tunnels, underlays and ports, then bridges come, then ports come and change, then bridges that
+//! nobody is in any more go, then underlays, tunnels and entries come. (What is said of VNIs, addresses and routes
+//! is right again when all is done.)
 //!
 //! A changed port keeps as much as it can:
 //! - [`Step::ChangePort`]: its queues go on. Only the snapshot changes, the workers that serve it, or the
@@ -11,6 +13,9 @@
 //!   device. Connections of the container live through it.
 //! - [`Step::DeletePort`] and [`Step::AddPort`]: it becomes another device.
 //!
+//! An underlay whose port goes, a tunnel of another type or over another underlay, and what stands on it are
+//! deleted and made again; everything else about them changes in place.
+//!
 //! What is allocated or started once ([`RestartNeeded`]) is refused.
 
 use std::collections::HashSet;
@@ -18,11 +23,13 @@ use std::fmt;
 use std::path::PathBuf;
 
 use control::api::{ApiError, ErrorCode};
-use control::schema::{Bridge, Config, HugePages, Port, PortKind, PortName, StaticEntry, WorkerPlacement};
-use serde::Serialize;
-use serde_json::{Map, Value};
+use control::schema::{
+    Config, HugePages, Neighbour, Place, Port, PortKind, StaticEntry, Tunnel, Underlay, WorkerPlacement,
+};
 
-use super::names::{Names, PlaceName};
+use super::names::{Named, Names};
+pub use super::step::Step;
+use super::step::changes;
 
 /// Keys of `[[port]]` that change while the port's queues go on.
 const IN_PLACE: [&str; 9] =
@@ -43,54 +50,6 @@ const REOPEN: [&str; 11] = [
     "offloads",
     "packed",
 ];
-
-/// One thing to do. [`Step::inverse`] undoes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Remove a static entry.
-    DeleteEntry(StaticEntry),
-    /// Close a port and remove what was made for it.
-    DeletePort {
-        /// The port as it is.
-        port: Box<Port>,
-        /// What it will be made again as, by a later step.
-        again: Option<Box<Port>>,
-    },
-    /// Make a bridge.
-    AddBridge(Bridge),
-    /// Change settings of a bridge.
-    ChangeBridge {
-        /// As it is.
-        from: Bridge,
-        /// As it shall be.
-        to: Bridge,
-    },
-    /// Open a port.
-    AddPort {
-        /// The port as it shall be.
-        port: Box<Port>,
-        /// What it was before an earlier step deleted it.
-        again: Option<Box<Port>>,
-    },
-    /// Change settings of a port while its queues go on.
-    ChangePort {
-        /// As it is.
-        from: Box<Port>,
-        /// As it shall be.
-        to: Box<Port>,
-    },
-    /// Close a port, leave its device as it is, and open that again with other settings.
-    ReopenPort {
-        /// As it is.
-        from: Box<Port>,
-        /// As it shall be.
-        to: Box<Port>,
-    },
-    /// Remove a bridge, which has no ports any more.
-    DeleteBridge(Bridge),
-    /// Bind a static entry to its port.
-    AddEntry(StaticEntry),
-}
 
 /// A key that the running switch cannot change, with both values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,8 +94,13 @@ impl From<RestartNeeded> for ApiError {
 pub fn diff(current: &Config, wanted: &Config) -> Result<Vec<Step>, RestartNeeded> {
     check_fixed(current, wanted)?;
     let ports = PortSteps::between(current, wanted);
+    let overlays = OverlaySteps::between(current, wanted, &ports);
+    let unsettled = Unsettled::between(current, wanted, &ports, &overlays);
     let mut steps = Vec::new();
-    steps.extend(lost(&current.fdb, &wanted.fdb, &ports.unsettled).map(Step::DeleteEntry));
+    steps.extend(lost(&current.fdb, &wanted.fdb, &unsettled).map(Step::DeleteEntry));
+    steps.extend(missing(&current.neighbours, &wanted.neighbours).map(Step::DeleteNeighbour));
+    steps.extend(overlays.tunnels.deleted.iter().map(|tunnel| Step::DeleteTunnel(Tunnel::clone(tunnel))));
+    steps.extend(overlays.underlays.deleted.iter().map(|gone| Step::DeleteUnderlay(Underlay::clone(gone))));
     steps.extend(ports.deletions);
     let (old, new) = (Names::of(&current.bridges), Names::of(&wanted.bridges));
     for to in &wanted.bridges {
@@ -150,7 +114,16 @@ pub fn diff(current: &Config, wanted: &Config) -> Result<Vec<Step>, RestartNeede
     steps.extend(ports.additions);
     let left = current.bridges.iter().filter(|bridge| new.get(bridge.name.as_str()).is_none());
     steps.extend(left.cloned().map(Step::DeleteBridge));
-    steps.extend(lost(&wanted.fdb, &current.fdb, &ports.unsettled).map(Step::AddEntry));
+    for (from, to) in overlays.underlays.changed {
+        steps.push(Step::ChangeUnderlay { from: from.clone(), to: to.clone() });
+    }
+    steps.extend(overlays.underlays.added.into_iter().cloned().map(Step::AddUnderlay));
+    for (from, to) in overlays.tunnels.changed {
+        steps.push(Step::ChangeTunnel { from: from.clone(), to: to.clone() });
+    }
+    steps.extend(overlays.tunnels.added.into_iter().cloned().map(Step::AddTunnel));
+    steps.extend(lost(&wanted.fdb, &current.fdb, &unsettled).map(Step::AddEntry));
+    steps.extend(missing(&wanted.neighbours, &current.neighbours).map(Step::AddNeighbour));
     Ok(steps)
 }
 
@@ -190,31 +163,121 @@ fn check_fixed(current: &Config, wanted: &Config) -> Result<(), RestartNeeded> {
     if keys.is_empty() { Ok(()) } else { Err(RestartNeeded { keys }) }
 }
 
-/// Entries of `these` that are not among `those`, or are bound to a port that loses its entries on the way.
+/// Entries of `these` that are not among `those`, or lose their place on the way.
 fn lost(
     these: &[StaticEntry],
     those: &[StaticEntry],
-    unsettled: &HashSet<PortName>,
+    unsettled: &Unsettled<'_>,
 ) -> impl Iterator<Item = StaticEntry> {
     let those: HashSet<&StaticEntry> = those.iter().collect();
-    let is_lost = move |entry: &&StaticEntry| {
-        !those.contains(entry) || entry.place.port().is_some_and(|port| unsettled.contains(port))
-    };
+    let is_lost = move |entry: &&StaticEntry| !those.contains(entry) || unsettled.has(entry);
     these.iter().filter(is_lost).cloned().collect::<Vec<_>>().into_iter()
+}
+
+/// Entries of `these` that are not among `those`.
+fn missing(these: &[Neighbour], those: &[Neighbour]) -> impl Iterator<Item = Neighbour> {
+    let those: HashSet<&Neighbour> = those.iter().collect();
+    these.iter().filter(move |entry| !those.contains(entry)).cloned().collect::<Vec<_>>().into_iter()
+}
+
+/// What entries are bound to that goes or changes on the way.
+struct Unsettled<'c> {
+    ports: HashSet<&'c str>,
+    tunnels: HashSet<&'c str>,
+    bridges: HashSet<&'c str>,
+}
+
+impl<'c> Unsettled<'c> {
+    fn between(
+        current: &'c Config,
+        wanted: &'c Config,
+        ports: &PortSteps<'c>,
+        overlays: &OverlaySteps<'c>,
+    ) -> Self {
+        let gone = overlays.tunnels.deleted.iter().map(|tunnel| tunnel.name());
+        let moved = overlays.tunnels.changed.iter();
+        let moved = moved.filter(|(from, to)| from.remotes != to.remotes || from.vnis != to.vnis);
+        let new = Names::of(&wanted.bridges);
+        let stretched = current.bridges.iter().filter(|from| {
+            new.get(from.name()).is_some_and(|to| {
+                (from.vni, &from.vlan_vni, &from.tunnels) != (to.vni, &to.vlan_vni, &to.tunnels)
+            })
+        });
+        Unsettled {
+            ports: ports.unsettled.clone(),
+            tunnels: gone.chain(moved.map(|(from, _)| from.name())).collect(),
+            bridges: stretched.map(Named::name).collect(),
+        }
+    }
+
+    fn has(&self, entry: &StaticEntry) -> bool {
+        match &entry.place {
+            Place::Port(port) => self.ports.contains(port.as_str()),
+            Place::Remote { tunnel, .. } => {
+                self.tunnels.contains(tunnel.as_str()) || self.bridges.contains(entry.bridge.as_str())
+            }
+        }
+    }
+}
+
+/// What is to be done with underlays and tunnels.
+struct OverlaySteps<'c> {
+    underlays: Comparison<'c, Underlay>,
+    tunnels: Comparison<'c, Tunnel>,
+}
+
+impl<'c> OverlaySteps<'c> {
+    fn between(current: &'c Config, wanted: &'c Config, ports: &PortSteps<'c>) -> Self {
+        let underlays = Comparison::of(&current.underlays, &wanted.underlays, |from, to| {
+            from.port != to.port || ports.deleted.contains(from.port.as_str())
+        });
+        let gone: HashSet<&str> = underlays.deleted.iter().map(|underlay| underlay.name()).collect();
+        let tunnels = Comparison::of(&current.tunnels, &wanted.tunnels, |from, to| {
+            (from.kind, &from.underlay) != (to.kind, &to.underlay) || gone.contains(from.underlay.as_str())
+        });
+        OverlaySteps { underlays, tunnels }
+    }
+}
+
+/// Objects of one kind in two states; what is to be made again is among the deleted and the added.
+struct Comparison<'c, T> {
+    deleted: Vec<&'c T>,
+    changed: Vec<(&'c T, &'c T)>,
+    added: Vec<&'c T>,
+}
+
+impl<'c, T: Named + PartialEq> Comparison<'c, T> {
+    fn of(old: &'c [T], new: &'c [T], again: impl Fn(&T, &T) -> bool) -> Self {
+        let (by_name, mut seen) = (Names::of(new), HashSet::new());
+        let mut comparison = Comparison { deleted: Vec::new(), changed: Vec::new(), added: Vec::new() };
+        for from in old {
+            match by_name.get(from.name()).filter(|to| !again(from, to)) {
+                None => comparison.deleted.push(from),
+                Some(to) => {
+                    seen.insert(to.name());
+                    comparison.changed.extend((from != to).then_some((from, to)));
+                }
+            }
+        }
+        comparison.added = new.iter().filter(|to| !seen.contains(to.name())).collect();
+        comparison
+    }
 }
 
 /// What is to be done with ports.
 #[derive(Default)]
-struct PortSteps {
+struct PortSteps<'c> {
     deletions: Vec<Step>,
     changes: Vec<Step>,
     additions: Vec<Step>,
+    /// Ports that are not there for a while, or for ever.
+    deleted: HashSet<&'c str>,
     /// Ports that are closed on the way.
-    unsettled: HashSet<PortName>,
+    unsettled: HashSet<&'c str>,
 }
 
-impl PortSteps {
-    fn between(current: &Config, wanted: &Config) -> PortSteps {
+impl<'c> PortSteps<'c> {
+    fn between(current: &'c Config, wanted: &Config) -> Self {
         let mut steps = PortSteps::default();
         let (old, new) = (Names::of(&current.ports), Names::of(&wanted.ports));
         for from in &current.ports {
@@ -227,7 +290,7 @@ impl PortSteps {
                         steps.changes.push(Step::ChangePort { from, to });
                     }
                     Effort::Reopen => {
-                        steps.unsettled.insert(from.name.clone());
+                        steps.unsettled.insert(from.name());
                         let (from, to) = (Box::new(from.clone()), Box::new(to.clone()));
                         steps.changes.push(Step::ReopenPort { from, to });
                     }
@@ -247,8 +310,9 @@ impl PortSteps {
         steps
     }
 
-    fn delete(&mut self, port: &Port, again: Option<&Port>) {
-        self.unsettled.insert(port.name.clone());
+    fn delete(&mut self, port: &'c Port, again: Option<&Port>) {
+        self.deleted.insert(port.name());
+        self.unsettled.insert(port.name());
         let again = again.map(|port| Box::new(port.clone()));
         self.deletions.push(Step::DeletePort { port: Box::new(port.clone()), again });
     }
@@ -279,139 +343,6 @@ impl Effort {
 
 fn namespace(port: &Port) -> Option<PathBuf> {
     port.kind.interface()?.0.map(|netns| netns.path())
-}
-
-impl Step {
-    /// Carries the step out on a configuration.
-    pub fn patch(&self, config: &mut Config) {
-        match self {
-            Step::DeleteEntry(gone) => config.fdb.retain(|entry| entry != gone),
-            Step::DeletePort { port: gone, .. } => config.ports.retain(|port| port.name != gone.name),
-            Step::DeleteBridge(gone) => config.bridges.retain(|bridge| bridge.name != gone.name),
-            Step::AddBridge(bridge) => config.bridges.push(bridge.clone()),
-            Step::AddPort { port, .. } => config.ports.push(Port::clone(port)),
-            Step::AddEntry(entry) => config.fdb.push(entry.clone()),
-            Step::ChangeBridge { to, .. } => {
-                config.bridges.iter_mut().filter(|bridge| bridge.name == to.name).for_each(|bridge| {
-                    bridge.clone_from(to);
-                });
-            }
-            Step::ChangePort { to, .. } | Step::ReopenPort { to, .. } => {
-                config.ports.iter_mut().filter(|port| port.name == to.name).for_each(|port| {
-                    port.clone_from(to);
-                });
-            }
-        }
-    }
-
-    /// The step that undoes this one. The inverses in reverse order lead back.
-    pub fn inverse(&self) -> Step {
-        match self.clone() {
-            Step::DeleteEntry(entry) => Step::AddEntry(entry),
-            Step::AddEntry(entry) => Step::DeleteEntry(entry),
-            Step::DeletePort { port, again } => Step::AddPort { port, again },
-            Step::AddPort { port, again } => Step::DeletePort { port, again },
-            Step::AddBridge(bridge) => Step::DeleteBridge(bridge),
-            Step::DeleteBridge(bridge) => Step::AddBridge(bridge),
-            Step::ChangeBridge { from, to } => Step::ChangeBridge { from: to, to: from },
-            Step::ChangePort { from, to } => Step::ChangePort { from: to, to: from },
-            Step::ReopenPort { from, to } => Step::ReopenPort { from: to, to: from },
-        }
-    }
-
-    /// The object that the step is about, as errors name it.
-    pub fn object(&self) -> String {
-        match self {
-            Step::DeleteEntry(entry) | Step::AddEntry(entry) => format!("fdb entry {}", entry.mac),
-            Step::AddBridge(bridge) | Step::DeleteBridge(bridge) | Step::ChangeBridge { to: bridge, .. } => {
-                format!("bridge \"{}\"", bridge.name)
-            }
-            Step::DeletePort { port, .. }
-            | Step::AddPort { port, .. }
-            | Step::ChangePort { to: port, .. }
-            | Step::ReopenPort { to: port, .. } => format!("port \"{}\"", port.name),
-        }
-    }
-}
-
-/// For people, in one line: `reopen port "web1": mtu 1500 -> 9000`.
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let object = self.object();
-        match self {
-            Step::DeleteEntry(entry) => write!(f, "delete {object} {}", Bound(entry)),
-            Step::AddEntry(entry) => write!(f, "add {object} {}", Bound(entry)),
-            Step::AddBridge(_) => write!(f, "add {object}"),
-            Step::DeleteBridge(_) => write!(f, "delete {object}"),
-            Step::ChangeBridge { from, to } => write!(f, "change {object}: {}", List(changes(from, to))),
-            Step::DeletePort { again: None, .. } => write!(f, "delete {object}"),
-            Step::DeletePort { port, again: Some(to) } => {
-                write!(f, "delete {object} to make it again: {}", List(changes(&**port, to)))
-            }
-            Step::AddPort { again: Some(_), .. } => write!(f, "add {object} again"),
-            Step::AddPort { port, again: None } => {
-                write!(f, "add {object} ({})", port.kind.type_name())?;
-                port.bridge.iter().try_for_each(|bridge| write!(f, " to bridge \"{bridge}\""))
-            }
-            Step::ChangePort { from, to } => write!(f, "change {object}: {}", List(changes(from, to))),
-            Step::ReopenPort { from, to } => write!(f, "reopen {object}: {}", List(changes(from, to))),
-        }
-    }
-}
-
-/// Where a static entry is bound.
-struct Bound<'e>(&'e StaticEntry);
-
-impl fmt::Display for Bound<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let StaticEntry { bridge, vlan, place, .. } = self.0;
-        let vlan = vlan.map_or(String::new(), |vlan| format!(" vlan {vlan}"));
-        write!(f, "in bridge \"{bridge}\"{vlan} {}", PlaceName(place))
-    }
-}
-
-/// A key whose value changes; None stands for the default.
-#[derive(Debug, PartialEq, Eq)]
-struct Change {
-    key: String,
-    from: Option<Value>,
-    to: Option<Value>,
-}
-
-struct List(Vec<Change>);
-
-impl fmt::Display for List {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Change { key, from, to }) in self.0.iter().enumerate() {
-            let text = |value: &Option<Value>| value.as_ref().map_or("default".to_owned(), Value::to_string);
-            let separator = if index == 0 { "" } else { ", " };
-            write!(f, "{separator}{key} {} -> {}", text(from), text(to))?;
-        }
-        Ok(())
-    }
-}
-
-/// The keys in which two objects differ, by the names that the configuration has for them.
-fn changes<T: Serialize>(from: &T, to: &T) -> Vec<Change> {
-    let (mut from, to) = (object(from), object(to));
-    let mut list: Vec<Change> = Vec::new();
-    for (key, value) in to {
-        let old = from.remove(&key);
-        if old.as_ref() != Some(&value) {
-            list.push(Change { key, from: old, to: Some(value) });
-        }
-    }
-    list.extend(from.into_iter().map(|(key, value)| Change { key, from: Some(value), to: None }));
-    list.sort_by(|a, b| a.key.cmp(&b.key));
-    list
-}
-
-fn object<T: Serialize>(value: &T) -> Map<String, Value> {
-    match serde_json::to_value(value) {
-        Ok(Value::Object(map)) => map,
-        // The schema's objects are nothing else.
-        _ => Map::new(),
-    }
 }
 
 #[cfg(test)]

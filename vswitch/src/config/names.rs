@@ -6,7 +6,7 @@
 use std::fmt;
 use std::hash::BuildHasher;
 
-use control::schema::{Bridge, Place, Port};
+use control::schema::{Bridge, Place, Port, Tunnel, Underlay};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// What has a name of its own among its kind.
@@ -22,6 +22,18 @@ impl Named for Port {
 }
 
 impl Named for Bridge {
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+}
+
+impl Named for Underlay {
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+}
+
+impl Named for Tunnel {
     fn name(&self) -> &str {
         self.name.as_str()
     }
