@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::api::{
     self, ApiError, FdbList, FdbRow, Id, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, MessageReader, Method,
+    NeighbourList, NeighbourRow,
 };
 
 /// Where the daemon listens unless it is told otherwise.
@@ -136,16 +137,29 @@ impl Client {
 
     /// All entries that `fdb.list` has for a request, over as many pages as there are.
     pub fn fdb(&mut self, request: &FdbList) -> Result<Vec<FdbRow>, ClientError> {
-        let mut request = request.clone();
+        self.pages(request.clone(), |request| &mut request.after, |page| (page.entries, page.next))
+    }
+
+    /// All entries that `neighbour.list` has for a request, over as many pages as there are.
+    pub fn neighbours(&mut self, request: &NeighbourList) -> Result<Vec<NeighbourRow>, ClientError> {
+        self.pages(request.clone(), |request| &mut request.after, |page| (page.entries, page.next))
+    }
+
+    fn pages<M: Method, R, K: PartialOrd>(
+        &mut self,
+        mut request: M,
+        after: impl Fn(&mut M) -> &mut Option<K>,
+        split: impl Fn(M::Response) -> (Vec<R>, Option<K>),
+    ) -> Result<Vec<R>, ClientError> {
         let mut rows = Vec::new();
         loop {
-            let page = self.call(&request)?;
-            rows.extend(page.entries);
+            let (page, next) = split(self.call(&request)?);
+            rows.extend(page);
             // The order only rises; a daemon that goes back would keep us here for ever.
-            if page.next.is_none() || page.next <= request.after {
+            if next.is_none() || next <= *after(&mut request) {
                 return Ok(rows);
             }
-            request.after = page.next;
+            *after(&mut request) = next;
         }
     }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use control::MacAddress;
 use control::api::*;
@@ -180,11 +181,16 @@ fn members_of_bridges_and_their_tables() {
         flood_multicast: true,
     };
     assert_documented(&["bridge.list"], &row);
-    assert_documented(&["bridge.show", "bridge.list"], BridgeDetail { row, port_names: vec![] });
+    assert_documented(
+        &["bridge.show", "bridge.list"],
+        BridgeDetail { row, port_names: vec![], config: Bridge::new("blue".parse().unwrap()) },
+    );
     let key = FdbKey { bridge: "blue".parse().unwrap(), vlan: 0, mac: MacAddress::default() };
     let request = FdbList {
         bridge: Some("blue".parse().unwrap()),
         port: Some("web1".parse().unwrap()),
+        tunnel: Some("dc1".parse().unwrap()),
+        remote: Some(IpAddr::from([192, 0, 2, 2])),
         vlan: Some(1),
         mac: Some(MacAddress::default()),
         after: Some(key.clone()),
@@ -194,8 +200,11 @@ fn members_of_bridges_and_their_tables() {
         bridge: "blue".parse().unwrap(),
         vlan: 0,
         mac: MacAddress::default(),
-        port: "web1".parse().unwrap(),
+        port: "web1".parse().ok(),
+        tunnel: None,
+        remote: None,
         kind: FdbKind::Learned,
+        origin: None,
         age_s: 0,
     };
     assert_eq!(serde_json::to_value(&row).unwrap()["kind"], "learned");
@@ -208,6 +217,87 @@ fn members_of_bridges_and_their_tables() {
     };
     assert_documented(&["fdb.flush"], flush);
     assert_documented(&["fdb.flush"], Flushed { removed: 0 });
+}
+
+#[test]
+fn members_of_overlays() {
+    let remote = RemoteRow {
+        address: IpAddr::from([192, 0, 2, 2]),
+        state: UpDown::Up,
+        reason: None,
+        mtu: Some(1500),
+        via: None,
+        mac: None,
+        bfd: None,
+        rx_frames: 0,
+        tx_frames: 0,
+        drops: 0,
+    };
+    let row = TunnelRow {
+        name: "dc1".parse().unwrap(),
+        tunnel_type: "vxlan".to_owned(),
+        underlay: "core".parse().unwrap(),
+        state: UpDown::Up,
+        reason: None,
+        local: None,
+        remotes: vec![remote],
+    };
+    assert_documented(&["tunnel.list"], &row);
+    let name = || "dc1".parse::<TunnelName>().unwrap();
+    let vni = VniRow {
+        vni: Vni::new(5001).unwrap(),
+        bridge: "blue".parse().unwrap(),
+        vlan: None,
+        mtu: None,
+        rx_frames: 0,
+        tx_frames: 0,
+        drops: 0,
+    };
+    let detail = TunnelDetail {
+        row,
+        config: Tunnel::new(name(), TunnelKind::Vxlan, "core".parse().unwrap()),
+        port: "up".parse().unwrap(),
+        vnis: vec![vni],
+        drop_reasons: vec![DropCount { reason: "x".to_owned(), frames: 1 }],
+    };
+    let json = serde_json::to_string(&detail).unwrap();
+    assert_eq!(serde_json::from_str::<TunnelDetail>(&json).unwrap(), detail, "the flattened row reads back");
+    assert_documented(&["tunnel.show", "tunnel.list"], detail);
+    assert_documented(&["tunnel.show"], TunnelShow { name: name() });
+    let remote = IpAddr::from([192, 0, 2, 2]);
+    assert_documented(&["tunnel.ping"], TunnelPing { name: name(), remote: Some(remote) });
+    let answer = Pinged { address: remote, round_trip_ms: Some(1.0), mtu: None, reason: None };
+    assert_documented(&["tunnel.ping"], answer);
+    let row = NeighbourRow {
+        bridge: "blue".parse().unwrap(),
+        vlan: 0,
+        ip: remote,
+        mac: MacAddress::default(),
+        port: None,
+        tunnel: None,
+        remote: None,
+        origin: NeighbourOrigin::Arp,
+        age_s: 0,
+    };
+    let request = NeighbourList {
+        bridge: Some("blue".parse().unwrap()),
+        vlan: Some(0),
+        ip: Some(remote),
+        mac: Some(MacAddress::default()),
+        after: Some(row.key()),
+    };
+    assert_documented(&["neighbour.list"], request);
+    let next = Some(row.key());
+    assert_documented(&["neighbour.list"], NeighbourPage { entries: vec![row], next });
+    assert_documented(&["events"], Events { after: Some(1) });
+    let event = Event { number: 1, time: String::new(), kind: String::new(), objects: vec![] };
+    assert_documented(&["events"], event);
+    let place = Place::Remote { tunnel: name(), remote };
+    let (bridge, mac) = ("blue".parse().unwrap(), MacAddress::new([2, 0, 0, 0, 0, 1]));
+    let entry = FdbEntry { bridge, vlan: VlanId::new(1).ok(), mac, place, ip: Some(remote) };
+    let load = FdbLoad { origin: "cni".parse().unwrap(), replace: true, entries: vec![entry] };
+    assert_documented(&["fdb.load"], load);
+    assert_documented(&["fdb.load"], FdbLoaded { changed: 1, unchanged: 1, removed: 1 });
 }
 
 #[test]
@@ -275,8 +365,8 @@ fn every_error_code_and_bound_is_documented() {
         let row = format!("\n| {} | ", i64::from(code));
         assert!(DOCUMENT.contains(&row), "API.md has no row for {code:?}");
     }
-    assert_eq!((MAX_REQUEST_BYTES >> 20, MAX_RESPONSE_BYTES >> 20, MAX_DEPTH), (4, 64, 32));
-    for bound in ["at most 4 MiB and 32 levels", "at most 64 MiB", "at most 2 MiB"] {
+    assert_eq!((MAX_REQUEST_BYTES >> 20, MAX_RESPONSE_BYTES >> 20, MAX_DEPTH), (16, 64, 32));
+    for bound in ["at most 16 MiB and 32 levels", "at most 64 MiB", "at most 2 MiB"] {
         assert!(DOCUMENT.contains(bound), "{bound}");
     }
     assert_eq!(Config::MAX_BYTES >> 20, 2);

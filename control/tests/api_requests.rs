@@ -106,7 +106,7 @@ fn wrong_requests() {
 #[test]
 fn bounds() {
     let long = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{}"}}"#, "x".repeat(MAX_REQUEST_BYTES));
-    assert_refused(&long, ErrorCode::InvalidRequest, None, "at most 4194304 bytes");
+    assert_refused(&long, ErrorCode::InvalidRequest, None, "at most 16777216 bytes");
     let deep = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"status","params":{}"#, "[".repeat(100_000));
     assert_refused(&deep, ErrorCode::InvalidRequest, None, "at most 32 levels deep");
     let brackets_in_text = format!(

@@ -91,7 +91,10 @@ fn joins_the_pages_of_the_fdb() {
         bridge: "b".parse().unwrap(),
         vlan: 0,
         mac: MacAddress::new([2, 0, 0, 0, 0, mac]),
-        port: "p".parse().unwrap(),
+        port: "p".parse().ok(),
+        tunnel: None,
+        remote: None,
+        origin: None,
         kind: FdbKind::Learned,
         age_s: 1,
     };

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use control::api::*;
-use control::schema::{Config, PortKind};
+use control::schema::{Config, Place, PortKind};
 use serde_json::{Value, json};
 
 /// A switch with one socket in a directory of its own; it ends with the test.
@@ -98,6 +98,18 @@ fn answer(call: &Call) -> Result<Value, ApiError> {
         Call::PortAdd(_) | Call::PortDel(_) | Call::BridgeAdd(_) | Call::BridgeDel(_) => {
             Ok(json!({ "changed": true, "steps": ["a step"] }))
         }
+        Call::FdbLoad(_) => Ok(json!({ "changed": 2, "unchanged": 1, "removed": 0 })),
+        Call::TunnelList(_) => {
+            Ok(json!([{ "name": "dc1", "type": "vxlan", "underlay": "core", "state": "down",
+            "reason": "no route", "local": null, "remotes": [] }]))
+        }
+        Call::NeighbourList(_) => Ok(json!({ "entries": [{ "bridge": "blue", "vlan": 0, "ip": "10.1.0.11",
+            "mac": "02:00:00:00:00:01", "port": null, "tunnel": "dc1", "remote": "192.0.2.2", "origin": "arp",
+            "age_s": 3 }], "next": null })),
+        Call::Events(_) => {
+            Ok(json!([{ "number": 1, "time": "2026-01-31T12:00:00.250Z", "kind": "duplicate-ip",
+            "objects": ["neighbour 10.1.0.11", "bridge \"blue\""] }]))
+        }
         Call::FdbAdd(_) | Call::FdbDel(_) => Ok(json!({ "changed": true, "steps": ["a step"] })),
         Call::FdbList(_) => {
             Ok(json!({ "entries": [{ "bridge": "blue", "vlan": 0, "mac": "02:00:00:00:00:01",
@@ -136,6 +148,15 @@ fn tables_for_people() {
     let text = stdout(&switch.ctl("drops"));
     assert_eq!(text, "PORT  REASON  FRAMES  MEANING\nweb1  mtu          3  too long\n");
     assert_eq!(stdout(&switch.ctl("flow list")), "no flows\n");
+    let text = stdout(&switch.ctl("tunnel list"));
+    assert!(text.lines().nth(1).unwrap().ends_with("no route"), "{text}");
+    let text = stdout(&switch.ctl("neighbour list"));
+    assert!(text.contains("10.1.0.11  02:00:00:00:00:01  dc1 192.0.2.2  arp     3 s"), "{text}");
+    let text = stdout(&switch.ctl("events"));
+    assert!(
+        text.ends_with("2026-01-31T12:00:00.250Z  duplicate-ip  neighbour 10.1.0.11, bridge \"blue\"\n"),
+        "{text}"
+    );
     assert_eq!(stdout(&switch.ctl("export")), "[[bridge]]\nname = \"blue\"\n");
 }
 
@@ -153,6 +174,8 @@ fn json_for_programs() {
         json!({ "port": "web1", "reason": "mtu", "frames": 3, "description": "too long" })
     );
     assert_eq!(switch.json("flow list"), json!([]));
+    assert_eq!(switch.json("neighbour list")[0]["origin"], "arp");
+    assert_eq!(switch.json("events")[0]["kind"], "duplicate-ip");
     assert_eq!(switch.json("trace web1 --hex 00:FF")["stages"][0]["read"], "00ff");
     assert_eq!(switch.json("port del web1"), json!({ "changed": true, "steps": ["a step"] }));
 }
@@ -169,6 +192,8 @@ fn edits_reach_the_switch() {
         "fdb del 02:00:00:00:00:01 --bridge blue --vlan 10",
         "worker reset",
         "worker rebalance --dry-run",
+        "bridge add red --vlan-vni 10=5010,20=5020 --tunnels dc1,dc2 --address 10.1.0.1/24",
+        "fdb add 02:00:00:00:00:01 --bridge blue --tunnel dc1 --remote 192.0.2.2",
     ];
     for line in calls {
         let output = switch.ctl(line);
@@ -183,6 +208,33 @@ fn edits_reach_the_switch() {
     let Call::FdbDel(del) = &asked[5] else { panic!("{:?}", asked[5]) };
     assert_eq!(del.entry.vlan, 10);
     assert_eq!(asked[7], Call::WorkerRebalance(WorkerRebalance { dry_run: true }));
+    let Call::BridgeAdd(add) = &asked[8] else { panic!("{:?}", asked[8]) };
+    assert_eq!((add.bridge.vnis().count(), add.bridge.tunnels.as_ref().map(Vec::len)), (2, Some(2)));
+    assert_eq!(add.bridge.addresses.len(), 1);
+    let Call::FdbAdd(add) = &asked[9] else { panic!("{:?}", asked[9]) };
+    assert!(matches!(&add.entry.place, Place::Remote { tunnel, .. } if *tunnel == "dc1"));
+}
+
+#[test]
+fn entries_are_loaded_in_one_request() {
+    let switch = MockSwitch::start("load", answer);
+    let file = switch.directory.join("entries");
+    let good = r#"{"bridge":"blue","mac":"02:00:00:00:00:01","port":"web1"}"#;
+    let far = r#"{"bridge":"blue","vlan":7,"mac":"02:00:00:00:00:02","tunnel":"dc1","remote":"192.0.2.2","ip":"10.1.0.2"}"#;
+    std::fs::write(&file, format!("{good}\n\n{far}\n")).unwrap();
+    let line = format!("fdb load {} --origin cni --replace", file.display());
+    assert_eq!(stdout(&switch.ctl(&line)), "2 entries loaded, 1 were there already, 0 removed\n");
+    let Call::FdbLoad(load) = switch.asked.recv().unwrap() else { panic!("another call") };
+    assert!(load.replace && load.origin == "cni" && load.entries.len() == 2);
+    assert_eq!(load.entries[1].ip, "10.1.0.2".parse().ok());
+
+    std::fs::write(&file, format!("{good}\n{}\n", far.replace("remote", "remoet"))).unwrap();
+    let output = switch.ctl(&line);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    let wanted = format!("error: {}:2: unknown field `remoet`, expected one of `bridge`", file.display());
+    assert!(text.starts_with(&wanted) && !text.contains("at line 1"), "{text}");
+    assert_eq!(switch.asked.try_iter().count(), 0);
 }
 
 #[test]

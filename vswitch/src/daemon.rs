@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use control::api::*;
-use control::schema::{BridgeName, Config, HugePages, PortName};
+use control::schema::{BridgeName, Config, HugePages, PortName, TunnelName};
 
 use crate::config::state::Origin;
 use crate::config::{Start, Store, diff, edit};
@@ -149,6 +149,17 @@ impl Daemon {
         Ok(())
     }
 
+    fn check_tunnel(&self, tunnel: Option<&TunnelName>) -> Result<(), ApiError> {
+        let config = self.switch.config();
+        match tunnel.filter(|tunnel| config.tunnel(tunnel.as_str()).is_none()) {
+            Some(tunnel) => {
+                let known = config.tunnels.iter().map(|tunnel| tunnel.name.as_str());
+                Err(ApiError::not_found("tunnel", tunnel.as_str(), known))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn unknown_bridge(&self, name: &BridgeName) -> ApiError {
         let config = self.switch.config();
         ApiError::not_found("bridge", name.as_str(), config.bridges.iter().map(|bridge| bridge.name.as_str()))
@@ -177,6 +188,11 @@ impl From<StartError> for ApiError {
             other => ApiError::new(ErrorCode::System, other.to_string()),
         }
     }
+}
+
+/// What has a name in the API, and nothing behind it yet.
+fn not_yet(method: &str) -> ApiError {
+    ApiError::new(ErrorCode::UnknownMethod, format!("`{method}` is not built in this version")).object(method)
 }
 
 fn resident_bytes() -> u64 {
@@ -282,6 +298,7 @@ impl Backend for Daemon {
 
     fn fdb_list(&self, request: FdbList) -> Result<FdbPage, ApiError> {
         self.check_names(request.bridge.as_ref(), request.port.as_ref())?;
+        self.check_tunnel(request.tunnel.as_ref())?;
         Ok(FdbPage::cut(self.switch.fdb(), &request))
     }
 
@@ -293,9 +310,36 @@ impl Backend for Daemon {
         self.edit(|config| edit::delete_entry(config, &request.entry))
     }
 
+    fn fdb_load(&self, _: FdbLoad) -> Result<FdbLoaded, ApiError> {
+        Err(not_yet("fdb.load"))
+    }
+
     fn fdb_flush(&self, request: FdbFlush) -> Result<Flushed, ApiError> {
         self.check_names(request.bridge.as_ref(), request.port.as_ref())?;
         Ok(Flushed { removed: self.switch.flush(&request) })
+    }
+
+    fn tunnel_list(&self, _: TunnelList) -> Result<Vec<TunnelRow>, ApiError> {
+        Err(not_yet("tunnel.list"))
+    }
+
+    fn tunnel_show(&self, request: TunnelShow) -> Result<TunnelDetail, ApiError> {
+        self.check_tunnel(Some(&request.name))?;
+        Err(not_yet("tunnel.show"))
+    }
+
+    fn tunnel_ping(&self, request: TunnelPing) -> Result<Vec<Pinged>, ApiError> {
+        self.check_tunnel(Some(&request.name))?;
+        Err(not_yet("tunnel.ping"))
+    }
+
+    fn neighbour_list(&self, request: NeighbourList) -> Result<NeighbourPage, ApiError> {
+        self.check_names(request.bridge.as_ref(), None)?;
+        Err(not_yet("neighbour.list"))
+    }
+
+    fn events(&self, _: Events) -> Result<Vec<Event>, ApiError> {
+        Err(not_yet("events"))
     }
 
     fn flow_list(&self, request: FlowList) -> Result<FlowPage, ApiError> {

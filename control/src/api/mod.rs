@@ -13,22 +13,31 @@
 
 mod bridge;
 mod error;
+mod event;
+mod fdb;
 mod message;
+mod neighbour;
+mod page;
 mod port;
 mod state;
 mod trace;
 mod traffic;
+mod tunnel;
 
 pub use bridge::*;
 pub use error::{ApiError, ErrorCode, ErrorData};
+pub use event::*;
+pub use fdb::*;
 pub use message::{
     BadRequest, Id, MAX_DEPTH, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, MessageReader, Request, Response,
     decode_request, decode_response, encode_request, encode_response,
 };
+pub use neighbour::*;
 pub use port::*;
 pub use state::*;
 pub use trace::*;
 pub use traffic::*;
+pub use tunnel::*;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -104,7 +113,13 @@ methods! {
     "fdb.list" FdbList -> FdbPage;
     "fdb.add" FdbAdd -> Applied;
     "fdb.del" FdbDel -> Applied;
+    "fdb.load" FdbLoad -> FdbLoaded;
     "fdb.flush" FdbFlush -> Flushed;
+    "tunnel.list" TunnelList -> Vec<TunnelRow>;
+    "tunnel.show" TunnelShow -> TunnelDetail;
+    "tunnel.ping" TunnelPing -> Vec<Pinged>;
+    "neighbour.list" NeighbourList -> NeighbourPage;
+    "events" Events -> Vec<Event>;
     "flow.list" FlowList -> FlowPage;
     "worker.list" WorkerList -> Vec<WorkerRow>;
     "worker.reset" WorkerReset -> Nothing;

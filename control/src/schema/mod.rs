@@ -84,7 +84,7 @@ pub use bridge::Bridge;
 pub use endpoint::Endpoint;
 pub use error::ConfigError;
 pub use fdb::{Place, StaticEntry};
-pub use name::{BridgeName, InterfaceName, NameError, Netns, PortName, TunnelName, UnderlayName};
+pub use name::{BridgeName, InterfaceName, NameError, Netns, OriginName, PortName, TunnelName, UnderlayName};
 pub use nearest::nearest;
 pub use neighbour::Neighbour;
 pub use port::{Afxdp, Null, Packet, Pcap, Port, PortKind, Tap, Veth, VethDriver, XdpMode};

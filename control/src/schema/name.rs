@@ -152,6 +152,11 @@ name_type!(
     check_object_name
 );
 name_type!(
+    /// The name of whoever loads entries into the switch's tables, by the rules of [`PortName`].
+    OriginName,
+    check_object_name
+);
+name_type!(
     /// The name of a kernel network interface: 1 to 15 bytes, by the kernel's rules.
     InterfaceName,
     check_interface_name

@@ -57,8 +57,20 @@ backend! {
     fdb_add(FdbAdd) -> Applied;
     /// Removes a static entry from the desired state.
     fdb_del(FdbDel) -> Applied;
+    /// Makes entries of a controller those of the MAC tables, all in one change.
+    fdb_load(FdbLoad) -> FdbLoaded;
     /// Forgets learned addresses.
     fdb_flush(FdbFlush) -> Flushed;
+    /// Every tunnel.
+    tunnel_list(TunnelList) -> Vec<TunnelRow>;
+    /// Everything about a tunnel.
+    tunnel_show(TunnelShow) -> TunnelDetail;
+    /// Round trip and path MTU to the remotes of a tunnel.
+    tunnel_ping(TunnelPing) -> Vec<Pinged>;
+    /// A page of the neighbour table.
+    neighbour_list(NeighbourList) -> NeighbourPage;
+    /// What happened of late.
+    events(Events) -> Vec<Event>;
     /// The flows with most frames.
     flow_list(FlowList) -> FlowPage;
     /// Every worker.

@@ -52,7 +52,13 @@ mock! {
     fdb_list(FdbList) -> FdbPage;
     fdb_add(FdbAdd) -> Applied;
     fdb_del(FdbDel) -> Applied;
+    fdb_load(FdbLoad) -> FdbLoaded;
     fdb_flush(FdbFlush) -> Flushed = |_: &Mock, _| Ok(Flushed { removed: 7 });
+    tunnel_list(TunnelList) -> Vec<TunnelRow>;
+    tunnel_show(TunnelShow) -> TunnelDetail;
+    tunnel_ping(TunnelPing) -> Vec<Pinged>;
+    neighbour_list(NeighbourList) -> NeighbourPage;
+    events(Events) -> Vec<Event>;
     flow_list(FlowList) -> FlowPage;
     worker_list(WorkerList) -> Vec<WorkerRow>;
     worker_reset(WorkerReset) -> Nothing = |mock: &Mock, _| {

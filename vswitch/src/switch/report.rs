@@ -130,7 +130,7 @@ impl Switch {
                 flood_broadcast: bridge.flood_broadcast,
                 flood_multicast: bridge.flood_multicast,
             };
-            BridgeDetail { row, port_names }
+            BridgeDetail { row, port_names, config: bridge.clone() }
         };
         state.config.bridges.iter().map(bridge).collect()
     }
@@ -149,8 +149,11 @@ impl Switch {
                 bridge: BridgeName::clone(bridges.get(&entry.key.bridge)?),
                 vlan: entry.key.vlan,
                 mac: entry.key.mac.into(),
-                port: PortName::clone(ports.get(&entry.port)?),
+                port: Some(PortName::clone(ports.get(&entry.port)?)),
+                tunnel: None,
+                remote: None,
                 kind: if learned { FdbKind::Learned } else { FdbKind::Static },
+                origin: None,
                 age_s: if learned { entry.age_s(now).into() } else { 0 },
             })
         };

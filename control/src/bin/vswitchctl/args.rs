@@ -3,6 +3,7 @@
 //! Only the grammar is here; what a command does is in `run`, how its result looks in `show`.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use control::MacAddress;
 use control::client::DEFAULT_SOCKET;
-use control::schema::{BridgeName, PortName};
+use control::schema::{BridgeName, IpPrefix, OriginName, PortName, TunnelName, VlanId, Vni};
 
+use crate::overlay_args::{NeighbourCommand, TunnelCommand, vlan_vni, vni};
 use crate::port_args::PortArgs;
 
 /// Control a virtual switch
@@ -73,6 +75,18 @@ pub(crate) enum Command {
     /// MAC addresses that the bridges know
     #[command(subcommand)]
     Fdb(FdbCommand),
+    /// Tunnels: how other hosts are reached
+    #[command(subcommand)]
+    Tunnel(TunnelCommand),
+    /// Which MAC addresses have which IP addresses
+    #[command(subcommand)]
+    Neighbour(NeighbourCommand),
+    /// Show what happened of late: duplicate addresses, addresses that flap
+    Events {
+        /// Only those behind the event of this number
+        #[arg(long, value_name = "NUMBER")]
+        after: Option<u64>,
+    },
     /// Flows that the workers have cached
     #[command(subcommand)]
     Flow(FlowCommand),
@@ -162,6 +176,18 @@ pub(crate) struct BridgeArgs {
     /// Drop multicast instead of flooding it
     #[arg(long)]
     pub(crate) no_flood_multicast: bool,
+    /// Join it with bridges of other hosts by this VNI
+    #[arg(long, value_name = "VNI", value_parser = vni, conflicts_with = "vlan_vni")]
+    pub(crate) vni: Option<Vni>,
+    /// Join VLANs of it with other hosts: 10=5010,20=5020
+    #[arg(long, value_name = "VLAN=VNI", value_delimiter = ',', value_parser = vlan_vni)]
+    pub(crate) vlan_vni: Vec<(VlanId, Vni)>,
+    /// Only by these tunnels; if not given, by all that carry the VNI
+    #[arg(long, value_name = "TUNNELS", value_delimiter = ',')]
+    pub(crate) tunnels: Option<Vec<TunnelName>>,
+    /// An address of the switch in it, with prefix length; may be repeated
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub(crate) address: Vec<IpPrefix>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -174,6 +200,12 @@ pub(crate) enum FdbCommand {
         /// Only this port
         #[arg(long, value_name = "PORT")]
         port: Option<PortName>,
+        /// Only this tunnel
+        #[arg(long, value_name = "TUNNEL")]
+        tunnel: Option<TunnelName>,
+        /// Only this remote
+        #[arg(long, value_name = "ADDRESS")]
+        remote: Option<IpAddr>,
         /// Only this VLAN; 0: untagged frames of ports without VLAN settings
         #[arg(long, value_name = "VLAN")]
         vlan: Option<u16>,
@@ -181,7 +213,7 @@ pub(crate) enum FdbCommand {
         #[arg(long, value_name = "MAC")]
         mac: Option<MacAddress>,
     },
-    /// Add a static entry: this address is behind that port
+    /// Add a static entry: this address is behind that port, or behind that remote of a tunnel
     Add {
         /// The address
         mac: MacAddress,
@@ -192,8 +224,25 @@ pub(crate) enum FdbCommand {
         #[arg(long, value_name = "VLAN", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=4094))]
         vlan: u16,
         /// The port
-        #[arg(long, value_name = "PORT")]
-        port: PortName,
+        #[arg(long, value_name = "PORT", required_unless_present = "tunnel", conflicts_with = "tunnel")]
+        port: Option<PortName>,
+        /// The tunnel
+        #[arg(long, value_name = "TUNNEL", requires = "remote")]
+        tunnel: Option<TunnelName>,
+        /// The remote of the tunnel
+        #[arg(long, value_name = "ADDRESS", requires = "tunnel")]
+        remote: Option<IpAddr>,
+    },
+    /// Load entries that a controller knows of, all in one change
+    Load {
+        /// Lines of JSON: {"bridge", "vlan"?, "mac", "port" or "tunnel" and "remote", "ip"?}; `-` reads standard input
+        file: PathBuf,
+        /// Whose entries they are
+        #[arg(long, value_name = "NAME")]
+        origin: OriginName,
+        /// Remove all other entries of this origin
+        #[arg(long)]
+        replace: bool,
     },
     /// Remove a static entry
     #[command(visible_alias = "delete")]
@@ -284,6 +333,8 @@ impl Command {
             Port(command) => matches!(command, PortCommand::List { .. } | PortCommand::Show { .. }),
             Bridge(command) => matches!(command, BridgeCommand::List | BridgeCommand::Show { .. }),
             Fdb(command) => matches!(command, FdbCommand::List { .. }),
+            Tunnel(command) => !matches!(command, TunnelCommand::Ping { .. }),
+            Neighbour(NeighbourCommand::List { .. }) | Events { .. } => true,
             Worker(WorkerCommand::List) => true,
             Worker(WorkerCommand::Rebalance { dry_run }) => *dry_run,
             Worker(WorkerCommand::Reset) | Completions { .. } | Man { .. } => false,
@@ -374,6 +425,13 @@ mod tests {
             "vswitchctl fdb add 02:00 --bridge b --port p",
             "vswitchctl fdb add 02:00:00:00:00:01 --bridge b --port p --vlan 4095",
             "vswitchctl fdb add 02:00:00:00:00:01 --port p",
+            "vswitchctl fdb add 02:00:00:00:00:01 --bridge b",
+            "vswitchctl fdb add 02:00:00:00:00:01 --bridge b --tunnel t",
+            "vswitchctl fdb add 02:00:00:00:00:01 --bridge b --port p --tunnel t --remote 192.0.2.1",
+            "vswitchctl fdb load - --replace",
+            "vswitchctl bridge add b --vni 0",
+            "vswitchctl bridge add b --vlan-vni 10:5010",
+            "vswitchctl tunnel ping t 192.0.2",
             "vswitchctl flow list --limit 0",
             "vswitchctl completions sch",
             "vswitchctl nonsense",
@@ -393,6 +451,11 @@ mod tests {
             ("apply f", false),
             ("apply f --dry-run", true),
             ("fdb flush", false),
+            ("fdb load - --origin x", false),
+            ("tunnel list", true),
+            ("tunnel ping t", false),
+            ("neighbour list", true),
+            ("events", true),
         ] {
             assert_eq!(
                 parse(&format!("vswitchctl {line}")).unwrap().command.reads_only(),

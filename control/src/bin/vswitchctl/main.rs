@@ -6,6 +6,8 @@
 
 mod args;
 mod capture;
+mod overlay;
+mod overlay_args;
 mod port_args;
 mod run;
 mod show;

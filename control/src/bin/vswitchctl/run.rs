@@ -14,8 +14,9 @@ use crate::args::{
     BridgeArgs, BridgeCommand, Cli, Command, FdbCommand, FlowCommand, PortCommand, TraceArgs, WorkerCommand,
 };
 use crate::capture::{self, CaptureError};
-use crate::show;
+use crate::overlay_args::{NeighbourCommand, TunnelCommand};
 use crate::table::Style;
+use crate::{overlay, show};
 
 /// What a command puts out.
 #[derive(Debug)]
@@ -41,6 +42,9 @@ pub(crate) enum Failure {
     /// A file of ours.
     #[error("cannot read {0}: {1}")]
     Read(String, std::io::Error),
+    /// A line of a file of ours.
+    #[error("{file}:{line}: {what}\n  fix: correct the line; nothing was loaded")]
+    Line { file: String, line: usize, what: String },
     /// A capture file.
     #[error(transparent)]
     Capture(#[from] CaptureError),
@@ -107,6 +111,18 @@ fn plan(command: &Command) -> Result<Plan, Failure> {
         Command::Port(command) => port(command)?,
         Command::Bridge(command) => bridge(command),
         Command::Fdb(command) => fdb(command)?,
+        Command::Tunnel(command) => tunnel(command),
+        Command::Neighbour(NeighbourCommand::List { bridge, vlan, ip, mac }) => {
+            let request =
+                NeighbourList { bridge: bridge.clone(), vlan: *vlan, ip: *ip, mac: *mac, after: None };
+            Box::new(move |client, style| {
+                let rows = client.neighbours(&request)?;
+                Ok(output(&rows, overlay::neighbours(&rows, style)))
+            })
+        }
+        Command::Events { after } => {
+            ask(Events { after: *after }, |events, style| overlay::events(events, style))
+        }
         Command::Flow(FlowCommand::List { port, worker, limit }) => {
             let request = FlowList { port: port.clone(), worker: *worker, limit: *limit };
             Box::new(move |client, style| {
@@ -211,34 +227,43 @@ fn new_bridge(arguments: &BridgeArgs) -> Bridge {
         flood_unknown: !arguments.no_flood_unknown,
         flood_broadcast: !arguments.no_flood_broadcast,
         flood_multicast: !arguments.no_flood_multicast,
+        vni: arguments.vni,
+        vlan_vni: arguments.vlan_vni.iter().copied().collect(),
+        tunnels: arguments.tunnels.clone(),
+        addresses: arguments.address.clone(),
         ..default
     }
 }
 
 fn fdb(command: &FdbCommand) -> Result<Plan, Failure> {
     Ok(match command {
-        FdbCommand::List { bridge, port, vlan, mac } => {
-            let (bridge, port) = (bridge.clone(), port.clone());
-            let request = FdbList { bridge, port, vlan: *vlan, mac: *mac, after: None };
+        FdbCommand::List { bridge, port, tunnel, remote, vlan, mac } => {
+            let (bridge, port, tunnel) = (bridge.clone(), port.clone(), tunnel.clone());
+            let (remote, vlan, mac) = (*remote, *vlan, *mac);
+            let request = FdbList { bridge, port, tunnel, remote, vlan, mac, after: None };
             Box::new(move |client, style| {
                 let rows = client.fdb(&request)?;
                 Ok(output(&rows, show::fdb(&rows, style)))
             })
         }
-        FdbCommand::Add { mac, bridge, vlan, port } => {
+        FdbCommand::Add { mac, bridge, vlan, port, tunnel, remote } => {
             if !mac.is_station() {
                 let message = format!("{mac} is not the address of a station and cannot be bound to a port");
                 return Err(Failure::Usage(message));
             }
+            let place = match (port, tunnel, remote) {
+                (Some(port), ..) => Place::Port(port.clone()),
+                (None, Some(tunnel), Some(remote)) => {
+                    Place::Remote { tunnel: tunnel.clone(), remote: *remote }
+                }
+                _ => return Err(Failure::Usage("name `--port`, or `--tunnel` and `--remote`".to_owned())),
+            };
             let vlan = VlanId::new(*vlan).ok();
-            edit(FdbAdd {
-                entry: StaticEntry {
-                    bridge: bridge.clone(),
-                    vlan,
-                    mac: *mac,
-                    place: Place::Port(port.clone()),
-                },
-            })
+            edit(FdbAdd { entry: StaticEntry { bridge: bridge.clone(), vlan, mac: *mac, place } })
+        }
+        FdbCommand::Load { file, origin, replace } => {
+            let request = FdbLoad { origin: origin.clone(), replace: *replace, entries: entries(file)? };
+            ask(request, |loaded, _| overlay::loaded(loaded))
         }
         FdbCommand::Del { mac, bridge, vlan } => {
             edit(FdbDel { entry: FdbKey { bridge: bridge.clone(), vlan: *vlan, mac: *mac } })
@@ -248,6 +273,32 @@ fn fdb(command: &FdbCommand) -> Result<Plan, Failure> {
             ask(request, |flushed, _| format!("{} addresses forgotten\n", flushed.removed))
         }
     })
+}
+
+/// The entries of a file, one a line.
+fn entries(file: &Path) -> Result<Vec<FdbEntry>, Failure> {
+    let (text, file) = document(file)?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let entry = |(index, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|error| {
+            let place = format!(" at line {} column {}", error.line(), error.column());
+            let what = error.to_string();
+            let what = what.strip_suffix(&place).unwrap_or(&what).to_owned();
+            Failure::Line { file: file.clone(), line: index + 1, what }
+        })
+    };
+    lines.map(entry).collect()
+}
+
+fn tunnel(command: &TunnelCommand) -> Plan {
+    match command {
+        TunnelCommand::List => ask(TunnelList {}, |rows, style| overlay::tunnels(rows, style)),
+        TunnelCommand::Show { name } => ask(TunnelShow { name: name.clone() }, overlay::tunnel),
+        TunnelCommand::Ping { name, remote } => {
+            let request = TunnelPing { name: name.clone(), remote: *remote };
+            ask(request, |answers, style| overlay::pinged(answers, style))
+        }
+    }
 }
 
 fn worker(command: &WorkerCommand) -> Plan {

@@ -2,6 +2,7 @@
 
 use control::api::*;
 
+use crate::overlay::place;
 use crate::table::{Cell, Colour, Style, printable, sheet, table};
 
 pub(crate) fn status(status: &Status, style: Style) -> String {
@@ -207,13 +208,22 @@ pub(crate) fn bridge(detail: &BridgeDetail, style: Style) -> String {
     let row = &detail.row;
     let limit = row.fdb_limit.map_or("no limit of its own".to_owned(), |limit| format!("{limit} at most"));
     let names: Vec<&str> = detail.port_names.iter().map(|name| name.as_str()).collect();
-    let rows = [
+    let mut rows = vec![
         ("bridge", style.paint(Colour::Strong, row.name.as_str())),
         ("MACs", format!("{} ({limit})", row.fdb_entries)),
         ("ageing", ageing(row)),
         ("floods", floods(row)),
         ("ports", if names.is_empty() { "none".to_owned() } else { names.join(", ") }),
     ];
+    let config = &detail.config;
+    for (vlan, vni) in config.vnis() {
+        rows.push(("VNI", vlan.map_or(vni.to_string(), |vlan| format!("{vni} of VLAN {vlan}"))));
+    }
+    if let Some(tunnels) = &config.tunnels {
+        let names: Vec<&str> = tunnels.iter().map(|name| name.as_str()).collect();
+        rows.push(("tunnels", if names.is_empty() { "none".to_owned() } else { names.join(", ") }));
+    }
+    rows.extend(config.addresses.iter().map(|address| ("address", address.to_string())));
     sheet(&rows, style)
 }
 
@@ -221,18 +231,22 @@ pub(crate) fn fdb(rows: &[FdbRow], style: Style) -> String {
     let cells = |row: &FdbRow| {
         let age = match row.kind {
             FdbKind::Learned => format!("{} s", row.age_s),
-            FdbKind::Static => "-".to_owned(),
+            FdbKind::Static | FdbKind::Loaded => "-".to_owned(),
+        };
+        let kind = match &row.origin {
+            Some(origin) => format!("{} by {origin}", row.kind.as_str()),
+            None => row.kind.as_str().to_owned(),
         };
         vec![
             Cell::text(row.bridge.as_str()),
             Cell::number(row.vlan),
             Cell::text(row.mac.to_string()),
-            Cell::text(row.port.as_str()),
-            Cell::text(row.kind.as_str()),
+            place(row.port.as_ref(), row.tunnel.as_ref(), row.remote),
+            Cell::text(kind),
             Cell::text(age),
         ]
     };
-    let header = ["BRIDGE", "VLAN", "MAC", "PORT", "KIND", "AGE"];
+    let header = ["BRIDGE", "VLAN", "MAC", "PLACE", "KIND", "AGE"];
     table(&header, &rows.iter().map(cells).collect::<Vec<_>>(), style, "no MAC addresses")
 }
 
