@@ -292,7 +292,9 @@ impl State {
                 self.change_in_place(from, to);
             }
         }
+        let settled = self.settle_reach();
         self.attach(&fresh);
+        self.finish_reach(settled);
         self.forget_former_vlans(steps);
         for step in steps {
             if let Step::AddEntry(entry) = step {
@@ -339,11 +341,13 @@ impl State {
         for (_, index) in self.bridges.extract_if(|name, _| configured.get(name.as_str()).is_none()) {
             self.fdb.remove_bridge(index);
         }
+        let taken: HashSet<u16> = self.bridges.values().copied().collect();
+        let mut free = (0..BRIDGES as u16).filter(|index| !taken.contains(index));
         for bridge in &self.config.bridges {
-            if !self.bridges.contains_key(&bridge.name) {
-                let taken: HashSet<u16> = self.bridges.values().copied().collect();
-                let free = (0..BRIDGES as u16).find(|index| !taken.contains(index)).unwrap_or(0);
-                self.bridges.insert(bridge.name.clone(), free);
+            if !self.bridges.contains_key(&bridge.name)
+                && let Some(index) = free.next()
+            {
+                self.bridges.insert(bridge.name.clone(), index);
             }
         }
     }
@@ -356,8 +360,7 @@ impl State {
             running.backoff = Backoff::default();
             return;
         }
-        let taken: HashSet<u16> = self.ports.values().map(|port| port.index).collect();
-        let index = (0..self.limits.ports as u16).find(|index| !taken.contains(index)).unwrap_or(0);
+        let index = self.free_index();
         let base = PortTotals::of(self.crew.counters(), index);
         let name = config.name.clone();
         let running = Running {
@@ -450,12 +453,15 @@ impl State {
     }
 
     fn bind(&self, entry: &StaticEntry) {
-        let port = entry.place.port().and_then(|port| self.ports.get(port));
-        let (Some(key), Some(port)) = (self.key(entry), port) else { return };
-        if self.fdb.add_static(key, port.index).is_err() {
+        let index = match &entry.place {
+            schema::Place::Port(port) => self.ports.get(port).map(|port| port.index),
+            schema::Place::Remote { tunnel, remote } => self.reach.remote(tunnel, *remote),
+        };
+        let (Some(key), Some(index)) = (self.key(entry), index) else { return };
+        if self.fdb.add_static(key, index).is_err() {
             // What was learned gives way to what is configured.
             self.fdb.flush(|entry| entry.kind == Kind::Learned);
-            if let Err(error) = self.fdb.add_static(key, port.index) {
+            if let Err(error) = self.fdb.add_static(key, index) {
                 eprintln!("vswitchd: fdb entry {}: {error}", entry.mac);
             }
         }

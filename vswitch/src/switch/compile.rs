@@ -1,59 +1,248 @@
-//! Compiling a snapshot from the desired state and the ports that are open.
+//! Compiling a snapshot from the desired state, the ports that are open and the ways that are known.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use control::schema::{Bridge, Dscp, FlowId, Tunnel, TunnelKind, Underlay, VlanMode};
+use pmd::{Features, Port};
+
 use super::State;
-use crate::overlay::Overlays;
-use crate::pipeline;
+use super::reach::{Plugged, Seat};
+use crate::overlay::{Address, OverlayView, Overlays, RemoteView, UnderlayView};
+use crate::pipeline::{mask, remote_mask};
 use crate::snapshot::{BridgeView, Place, PortView, PortVlans, Snapshot, Stretch};
+use crate::tunnel::{Kind, Setup, Template};
 
 impl State {
     /// Builds the snapshot of the current state and gives it to every worker. Also sets the limits that the
     /// tables keep themselves.
     pub(super) fn publish(&mut self) {
+        self.compile(self.snapshot.generation.wrapping_add(1));
+    }
+
+    /// The same where only ways to remotes have changed: what is cached about flows stands.
+    pub(super) fn publish_paths(&mut self) {
+        self.compile(self.snapshot.generation);
+    }
+
+    fn compile(&mut self, generation: u32) {
+        let ports = self.ports.values().map(|port| port.index);
+        let last = ports.chain(self.reach.stations().map(|plugged| plugged.index)).max();
         let mut snapshot = Snapshot {
-            generation: self.snapshot.generation.wrapping_add(1),
-            ports: vec![None; self.ports.values().map(|port| port.index as usize + 1).max().unwrap_or(0)],
+            generation,
+            ports: vec![None; last.map_or(0, |last| usize::from(last) + 1)],
             bridges: vec![None; self.bridges.values().map(|index| *index as usize + 1).max().unwrap_or(0)],
             overlays: Overlays::new(self.limits.ports as u16),
         };
         for bridge in &self.config.bridges {
             let Some(&index) = self.bridges.get(&bridge.name) else { continue };
             self.fdb.set_bridge_limit(index, bridge.fdb_limit.unwrap_or(u32::MAX));
+            let stretch = self.stretch(bridge, index, &mut snapshot.overlays);
             snapshot.bridges[index as usize] = Some(BridgeView {
                 members: Vec::new(),
                 flood_unknown: bridge.flood_unknown,
                 flood_broadcast: bridge.flood_broadcast,
                 flood_multicast: bridge.flood_multicast,
-                stretch: Stretch::None,
+                stretch,
             });
         }
+        self.add_ports(&mut snapshot);
+        self.add_stations(&mut snapshot);
+        for (index, underlay) in (0..).zip(&self.config.underlays) {
+            self.add_underlay(index, underlay, &mut snapshot.overlays);
+        }
+        self.snapshot = Arc::new(snapshot);
+        self.crew.publish(&self.snapshot);
+    }
+
+    fn add_ports(&self, snapshot: &mut Snapshot) {
         for port in self.ports.values() {
             let bridge = port.config.bridge.as_ref().and_then(|bridge| self.bridges.get(bridge));
-            let Some(&bridge) = bridge else { continue };
+            let underlay = self.config.underlays.iter().position(|underlay| underlay.port == port.config.name);
+            let place = match (bridge, underlay) {
+                (Some(&bridge), _) => Place::Bridge(bridge),
+                (None, Some(underlay)) => Place::Underlay(underlay as u16),
+                (None, None) => Place::Nowhere,
+            };
             let (mtu, features) = match port.open() {
                 Some(open) => (open.mtu(), open.features()),
                 None => Default::default(),
             };
             self.fdb.set_port_limit(port.index, port.config.fdb_limit.unwrap_or(u32::MAX));
-            snapshot.ports[port.index as usize] = Some(PortView {
+            let view = PortView {
                 name: port.config.name.as_str().into(),
-                place: Place::Bridge(bridge),
+                place,
                 vlans: PortVlans::new(&port.config.vlan),
                 isolated: port.config.isolated,
                 hairpin: port.config.hairpin,
                 mtu,
                 features,
                 up: port.open().is_some(),
-                mask: pipeline::mask(),
+                mask: mask_of(place),
+            };
+            join(snapshot, port.index, view);
+        }
+    }
+
+    /// The switch's own stations.
+    fn add_stations(&self, snapshot: &mut Snapshot) {
+        for Plugged { seat, station, index, port } in self.reach.stations() {
+            let place = match seat {
+                Seat::Underlay(name) => {
+                    let underlay = self.config.underlays.iter().position(|underlay| underlay.name == *name);
+                    underlay.map(|underlay| Place::Underlay(underlay as u16))
+                }
+                Seat::Bridge(name) => self.bridges.get(name).map(|bridge| Place::Bridge(*bridge)),
+            };
+            let place = place.unwrap_or(Place::Nowhere);
+            let view = PortView {
+                name: station.name.as_ref().into(),
+                place,
+                vlans: PortVlans::new(&VlanMode::Transparent),
+                isolated: false,
+                hairpin: false,
+                // Tags of the underlay come on top.
+                mtu: port.mtu() + 4,
+                features: Features::NONE,
+                up: true,
+                mask: mask_of(place),
+            };
+            join(snapshot, *index, view);
+        }
+    }
+
+    /// Numbers the overlays of a bridge.
+    fn stretch(&self, bridge: &Bridge, index: u16, overlays: &mut Overlays) -> Stretch {
+        let mut vlans = Vec::new();
+        for (vlan, vni) in bridge.vnis() {
+            let carriers: Vec<(u16, &Tunnel)> =
+                (0..).zip(&self.config.tunnels).filter(|(_, tunnel)| bridge.uses(tunnel, vni)).collect();
+            let remotes = carriers.iter().flat_map(|(_, tunnel)| {
+                tunnel.remotes.iter().filter_map(|remote| self.reach.remote(&tunnel.name, *remote))
             });
-            if port.open().is_some()
-                && let Some(Some(bridge)) = snapshot.bridges.get_mut(bridge as usize)
-            {
-                bridge.members.push(port.index);
+            let view = OverlayView {
+                vni: vni.into(),
+                bridge: index,
+                vlan: vlan.map(Into::into),
+                flood: remotes.collect(),
+            };
+            let number = overlays.add(view, carriers.iter().map(|(tunnel, _)| *tunnel));
+            match vlan {
+                None => return Stretch::Whole(number),
+                Some(vlan) => vlans.push((vlan.into(), number)),
             }
         }
-        self.snapshot = Arc::new(snapshot);
-        self.crew.publish(&self.snapshot);
+        if vlans.is_empty() { Stretch::None } else { Stretch::Vlans(vlans.into()) }
+    }
+
+    fn add_underlay(&self, index: u16, underlay: &Underlay, overlays: &mut Overlays) {
+        let Some(port) = self.ports.get(&underlay.port) else { return };
+        let agent = self.reach.underlay(&underlay.name);
+        let mac = agent.map(|agent| agent.station.mac).or_else(|| port.open()?.mac());
+        let tunnels = (0..).zip(&self.config.tunnels).filter(|(_, tunnel)| tunnel.underlay == underlay.name);
+        let tunnels: Vec<(u16, &Tunnel)> = tunnels.collect();
+        let mut ports: Vec<(u16, Kind)> = tunnels
+            .iter()
+            .map(|(_, tunnel)| (tunnel.port, kind(tunnel.kind)))
+            .filter(|(_, kind)| *kind != Kind::Nvgre)
+            .collect();
+        ports.sort_unstable_by_key(|(port, _)| *port);
+        ports.dedup();
+        let view = UnderlayView {
+            port: port.index,
+            agent: agent.map(|agent| agent.index),
+            vlan: underlay.vlan.map(Into::into),
+            mac: mac.unwrap_or_default(),
+            ports,
+            gre: tunnels.iter().any(|(_, tunnel)| tunnel.kind == TunnelKind::Nvgre),
+        };
+        overlays.put_underlay(index, view);
+        for (number, tunnel) in tunnels {
+            for remote in &tunnel.remotes {
+                let view = self.remote_view((index, underlay), (number, tunnel), *remote, port.index);
+                if let Some((place, view)) = self.reach.remote(&tunnel.name, *remote).zip(view) {
+                    overlays.put_remote(place, kind(tunnel.kind), tunnel.port, view);
+                }
+            }
+        }
+    }
+
+    fn remote_view(
+        &self,
+        (index, underlay): (u16, &Underlay),
+        (number, tunnel): (u16, &Tunnel),
+        remote: IpAddr,
+        outlet: u16,
+    ) -> Option<RemoteView> {
+        let of_family = underlay.addresses.iter().map(|prefix| prefix.address());
+        let local = tunnel.local.or_else(|| of_family.into_iter().find(|ip| ip.is_ipv4() == remote.is_ipv4()))?;
+        let kind = kind(tunnel.kind);
+        let path = self.reach.path(&underlay.name, remote).ok();
+        let template = path.and_then(|path| {
+            Template::new(&Setup {
+                kind,
+                src_mac: path.source_mac,
+                dst_mac: path.next_hop_mac,
+                vlan: underlay.vlan.map(Into::into),
+                src: local,
+                dst: remote,
+                port: tunnel.port,
+                ttl: tunnel.ttl,
+                df: tunnel.df,
+                dscp: match tunnel.dscp {
+                    Dscp::Inherit => None,
+                    Dscp::Fixed(dscp) => Some(dscp),
+                },
+                flow_id: match tunnel.flow_id {
+                    FlowId::Hash => None,
+                    FlowId::Fixed(flow_id) => Some(flow_id),
+                },
+                checksum: tunnel.udp_checksum,
+                gbp: tunnel.gbp,
+            })
+        });
+        Some(RemoteView {
+            name: format!("{}/{remote}", tunnel.name).into(),
+            tunnel: number,
+            underlay: index,
+            address: address(remote),
+            local: address(local),
+            learning: tunnel.learning,
+            outlet,
+            template: template.map(Arc::new),
+            mtu: path.map_or(0, |path| kind.mtu_inside(path.mtu, remote.is_ipv6())),
+        })
+    }
+}
+
+/// Puts a port into its place.
+fn join(snapshot: &mut Snapshot, index: u16, view: PortView) {
+    if let (true, Place::Bridge(bridge)) = (view.up, view.place)
+        && let Some(Some(bridge)) = snapshot.bridges.get_mut(usize::from(bridge))
+    {
+        bridge.members.push(index);
+    }
+    snapshot.ports[usize::from(index)] = Some(view);
+}
+
+fn mask_of(place: Place) -> crate::flow::key::KeyMask {
+    match place {
+        Place::Underlay(_) => remote_mask(),
+        Place::Bridge(_) | Place::Nowhere => mask(),
+    }
+}
+
+fn kind(kind: TunnelKind) -> Kind {
+    match kind {
+        TunnelKind::Vxlan => Kind::Vxlan,
+        TunnelKind::Nvgre => Kind::Nvgre,
+        TunnelKind::Geneve => Kind::Geneve,
+    }
+}
+
+fn address(ip: IpAddr) -> Address {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
     }
 }

@@ -11,6 +11,7 @@ mod compile;
 mod keeper;
 mod placement;
 mod ports;
+mod reach;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -33,13 +34,15 @@ use pmd::{Arena, Fate};
 pub use self::apply::{ApplyError, Cause};
 use self::attempts::Attempts;
 use self::ports::{Opener, Running};
+use self::reach::Reach;
 use self::workers::Crew;
+use crate::agent;
 use crate::snapshot::Snapshot;
 use crate::tables::fdb::{Fdb, Size};
 use crate::worker::Event;
 
 /// Most bridges of one switch.
-const BRIDGES: usize = 4096;
+const BRIDGES: usize = 16_384;
 
 /// How long the end of the switch waits for changes that are being made.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -62,9 +65,17 @@ pub enum StartError {
     /// A worker.
     #[error(transparent)]
     Workers(#[from] workers::WorkerError),
+    /// The thread that speaks for the switch itself.
+    #[error("starting the agent: {0}; raise the limit on threads or open files (ulimit -u, ulimit -n)")]
+    Agent(std::io::Error),
     /// A port.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+}
+
+/// Ports and remotes together: their indices are below this.
+fn indices(limits: &schema::Limits) -> usize {
+    (limits.ports + limits.remotes).min(u16::MAX.into()) as usize
 }
 
 /// A running switch.
@@ -88,6 +99,7 @@ pub(crate) struct State {
     openings: u64,
     attempts: Attempts,
     crew: Crew,
+    reach: Reach,
     arena: Arena,
     fdb: Arc<Fdb>,
     clock: Arc<dyn Clock>,
@@ -122,7 +134,8 @@ impl Switch {
         seed: u64,
         save: impl FnOnce() -> Result<(), E>,
     ) -> Result<Arc<Switch>, E> {
-        let (switch, reports) = Switch::idle(opener, &config, seed)?;
+        let (switch, reports, ways) = Switch::idle(opener, &config, seed)?;
+        reach::listen(Arc::downgrade(&switch), ways);
         switch.lock().apply(config, at_start, save)?;
         switch.lock().previous = None;
         let keeper = keeper::start(Arc::downgrade(&switch), reports, switch.stopping.clone());
@@ -130,12 +143,13 @@ impl Switch {
         Ok(switch)
     }
 
-    /// A switch with workers and memory as `config` says, and nothing else of it yet; and what the workers report.
+    /// A switch with workers and memory as `config` says, and nothing else of it yet; and what the workers and the
+    /// agent report.
     fn idle(
         opener: Opener,
         config: &Config,
         seed: u64,
-    ) -> Result<(Arc<Switch>, Receiver<Event>), StartError> {
+    ) -> Result<(Arc<Switch>, Receiver<Event>, Receiver<agent::Event>), StartError> {
         let limits = config.limits.clone();
         let huge = match config.switch.huge_pages {
             schema::HugePages::Auto => pmd::HugePages::Auto,
@@ -145,11 +159,12 @@ impl Switch {
         let arena = Arena::new(limits.frames, huge)?;
         let cpus = placement::cpus(&config.switch.workers)?;
         let size =
-            Size { entries: limits.fdb, bridges: BRIDGES, ports: limits.ports as usize, workers: cpus.len() };
+            Size { entries: limits.fdb, bridges: BRIDGES, ports: indices(&limits), workers: cpus.len() };
         let fdb = Arc::new(Fdb::new(size, seed));
         let clock: Arc<dyn Clock> = Arc::new(Monotonic::default());
         let (events, reports) = channel();
         let crew = Crew::start(&cpus, &arena, &fdb, &clock, &limits, events, seed)?;
+        let (reach, ways) = Reach::new(clock.clone()).map_err(StartError::Agent)?;
         let empty = Config { switch: config.switch.clone(), limits: limits.clone(), ..Config::default() };
         let state = State {
             config: empty,
@@ -160,6 +175,7 @@ impl Switch {
             openings: 0,
             attempts: Attempts::new(),
             crew,
+            reach,
             arena,
             fdb,
             clock,
@@ -167,7 +183,7 @@ impl Switch {
             limits,
         };
         let switch = Switch { state: Mutex::new(state), stopping: Arc::default(), keeper: Mutex::default() };
-        Ok((Arc::new(switch), reports))
+        Ok((Arc::new(switch), reports, ways))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

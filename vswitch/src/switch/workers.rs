@@ -11,6 +11,7 @@ use core_affinity::CoreId;
 use pmd::Arena;
 use pmd::clock::Clock;
 
+use super::indices;
 use crate::snapshot::Snapshot;
 use crate::tables::fdb::Fdb;
 use crate::telemetry::counters::WorkerCounters;
@@ -77,7 +78,7 @@ impl Crew {
         for (index, &cpu) in cpus.iter().enumerate() {
             let system = |error| WorkerError::System { worker: index, error };
             let mailbox = Arc::new(Mailbox::new().map_err(system)?);
-            let counters = Arc::new(WorkerCounters::new(limits.ports as usize));
+            let counters = Arc::new(WorkerCounters::new(indices(limits)));
             let worker = Worker::new(Parts {
                 index,
                 arena: arena.clone(),
@@ -86,7 +87,7 @@ impl Crew {
                 mailbox: mailbox.clone(),
                 clock: clock.clone(),
                 events: events.clone(),
-                ports: limits.ports as usize,
+                ports: indices(limits),
                 flows: limits.flows as usize,
                 seed,
             })

@@ -1,0 +1,331 @@
+//! How the switch reaches other hosts: the stations that it plays itself, and the ways to its tunnels' remotes.
+//!
+//! A part of the control side's state. [`State::settle_reach`] brings it into line with the desired state after each
+//! change; the agent tells of ways that were found, changed or lost, and each such word makes a new snapshot
+//! ([`State::hear`]). Remotes are numbered here: a remote keeps its number as long as it is configured, since what
+//! is learned is behind that number.
+
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::net::IpAddr;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use control::schema::{BridgeName, PortKind, TunnelName, UnderlayName};
+use hashbrown::HashMap;
+use pmd::clock::Clock;
+use pmd::local::{self, LocalPort};
+use pmd::{Port, RxQueue};
+
+use super::{State, Switch};
+use crate::agent::{Agent, Event, Path, Reason, Station};
+use crate::worker::mailbox::Command;
+use crate::worker::outlet::Tx;
+use crate::worker::queue::{Incarnation, Queue};
+
+/// Frames that wait at most between workers and a station.
+const WAITING: usize = 256;
+
+/// The MTU of a network that says none.
+const MTU: u32 = 1500;
+
+/// Where a station is plugged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Seat {
+    /// It speaks on an underlay of our own.
+    Underlay(UnderlayName),
+    /// It is a bridge's address.
+    Bridge(BridgeName),
+}
+
+impl Seat {
+    fn station_name(&self) -> Arc<str> {
+        match self {
+            Seat::Underlay(name) => format!("underlay {name}").into(),
+            Seat::Bridge(name) => format!("bridge {name}").into(),
+        }
+    }
+}
+
+/// A station that is plugged in.
+pub(super) struct Plugged {
+    pub(super) seat: Seat,
+    pub(super) station: Station,
+    /// The index of its port.
+    pub(super) index: u16,
+    pub(super) port: LocalPort,
+}
+
+/// What leads to other hosts, and what the switch says itself.
+pub(super) struct Reach {
+    agent: Agent,
+    stations: BTreeMap<Arc<str>, Plugged>,
+    /// The indices of remotes.
+    remotes: BTreeMap<(TunnelName, IpAddr), u16>,
+    /// What the agent said last of a remote, by the station that it is reached from.
+    paths: HashMap<(Arc<str>, IpAddr), Result<Path, Reason>>,
+}
+
+impl Reach {
+    /// Starts the agent. What it says comes out of the channel.
+    pub(super) fn new(clock: Arc<dyn Clock>) -> io::Result<(Reach, Receiver<Event>)> {
+        let (told, events): (Sender<Event>, _) = channel();
+        // Nobody listens only when the switch is going down.
+        let agent = Agent::start(clock, move |event| drop(told.send(event)))?;
+        let reach = Reach {
+            agent,
+            stations: BTreeMap::new(),
+            remotes: BTreeMap::new(),
+            paths: HashMap::new(),
+        };
+        Ok((reach, events))
+    }
+
+    /// The stations.
+    pub(super) fn stations(&self) -> impl Iterator<Item = &Plugged> {
+        self.stations.values()
+    }
+
+    /// The station of an underlay of our own.
+    pub(super) fn underlay(&self, name: &UnderlayName) -> Option<&Plugged> {
+        self.stations.get(&Seat::Underlay(name.clone()).station_name())
+    }
+
+    /// The index of a remote.
+    pub(super) fn remote(&self, tunnel: &TunnelName, address: IpAddr) -> Option<u16> {
+        self.remotes.get(&(tunnel.clone(), address)).copied()
+    }
+
+
+    /// How a remote is reached over an underlay, or why it is not.
+    pub(super) fn path(&self, underlay: &UnderlayName, remote: IpAddr) -> Result<Path, Reason> {
+        let station = Seat::Underlay(underlay.clone()).station_name();
+        self.paths.get(&(station, remote)).copied().unwrap_or(Err(Reason::NoStation))
+    }
+}
+
+/// Takes what the agent says to the switch, until one of the two is gone.
+pub(super) fn listen(switch: Weak<Switch>, events: Receiver<Event>) {
+    let listen = move || {
+        while let Ok(event) = events.recv() {
+            let Some(switch) = switch.upgrade() else { return };
+            // What came at the same time makes one snapshot.
+            let events = std::iter::once(event).chain(events.try_iter()).collect();
+            switch.lock().hear(events);
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("reach".into()).spawn(listen) {
+        eprintln!("vswitchd: no thread to hear of ways to remotes: {error}");
+    }
+}
+
+impl State {
+    /// Takes in what the agent says.
+    fn hear(&mut self, events: Vec<Event>) {
+        for event in events {
+            match event {
+                Event::Path(change) => {
+                    let key = (change.station, change.remote);
+                    self.reach.paths.insert(key, change.path);
+                }
+                // The path changes with it, of which the agent tells, too.
+                Event::PathMtu(_) => {}
+                Event::Duplicate { station, address, mac } => {
+                    let mac = control::mac::MacAddress::from(mac);
+                    eprintln!("vswitchd: {station}: {address} is used by {mac}, too");
+                }
+            }
+        }
+        self.publish_paths();
+    }
+
+    /// Plugs in the stations that there shall be, unplugs others, and numbers the remotes. Gives rx queues to be
+    /// served once the workers know the configuration, and indices that are free when they do.
+    pub(super) fn settle_reach(&mut self) -> Settled {
+        let mut settled = Settled::default();
+        self.unplug(&mut settled);
+        for (seat, station) in self.wanted_stations() {
+            match self.reach.stations.get_mut(&station.name) {
+                Some(plugged) if plugged.station == station => {}
+                Some(plugged) => {
+                    self.reach.agent.change(station.clone());
+                    plugged.station = station;
+                }
+                None => {
+                    if let Err(error) = self.plug(seat, station, &mut settled) {
+                        eprintln!("vswitchd: a station of the switch itself: {error}");
+                    }
+                }
+            }
+        }
+        self.number_remotes(&mut settled);
+        settled
+    }
+
+    /// After the new snapshot is out.
+    pub(super) fn finish_reach(&mut self, settled: Settled) {
+        for (index, rx) in settled.rx {
+            let queue =
+                Queue { port: index, incarnation: Incarnation::default(), number: 0, rx, load: Arc::default() };
+            self.crew.tell(0, Command::AddQueue(queue));
+        }
+        if !settled.gone.is_empty() {
+            self.crew.settle();
+            for index in settled.gone {
+                self.fdb.remove_port(index);
+            }
+        }
+    }
+
+    fn unplug(&mut self, settled: &mut Settled) {
+        let wanted: HashSet<Arc<str>> =
+            self.wanted_stations().into_iter().map(|(_, station)| station.name).collect();
+        let gone: Vec<Arc<str>> =
+            self.reach.stations.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
+        for name in gone {
+            self.reach.agent.remove(&name);
+            self.reach.paths.retain(|(station, _), _| *station != name);
+            if let Some(plugged) = self.reach.stations.remove(&name) {
+                self.crew.retire(&[plugged.index]);
+                settled.gone.push(plugged.index);
+            }
+        }
+    }
+
+    fn plug(&mut self, seat: Seat, station: Station, settled: &mut Settled) -> io::Result<()> {
+        let settings =
+            local::Settings { mac: station.mac, mtu: station.mtu, capacity: WAITING, tx_queues: 1 };
+        let (mut port, end) = local::open(settings, self.reach.agent.bell())?;
+        let index = self.free_index();
+        let shared = port.take_tx().into_iter().next().map(|tx| Arc::new(Mutex::new(tx)));
+        for worker in 0..self.crew.members().len() {
+            if let Some(tx) = &shared {
+                let tx = Tx::Shared(tx.clone());
+                self.crew.tell(worker, Command::AddOutlet { port: index, tx });
+            }
+        }
+        settled.rx.extend(port.take_rx().into_iter().map(|rx| (index, rx)));
+        self.reach.agent.add(station.clone(), end);
+        let plugged = Plugged { seat, station, index, port };
+        self.reach.stations.insert(plugged.station.name.clone(), plugged);
+        Ok(())
+    }
+
+    /// The stations that the desired state has.
+    fn wanted_stations(&self) -> Vec<(Seat, Station)> {
+        let mut wanted = Vec::new();
+        for underlay in self.config.underlays.iter().filter(|underlay| !underlay.is_shared(&self.config)) {
+            let seat = Seat::Underlay(underlay.name.clone());
+            let running = self.ports.get(&underlay.port);
+            let open = running.and_then(|port| port.open());
+            // Whoever else is on the wire knows a device by its own address.
+            let of_device = running
+                .filter(|port| matches!(port.config.kind, PortKind::Afxdp(_) | PortKind::Packet(_)))
+                .and_then(|_| open?.mac());
+            let name = seat.station_name();
+            let station = Station {
+                mac: of_device.unwrap_or_else(|| own_mac(&name)),
+                mtu: open.map_or(MTU, |open| open.mtu()),
+                vlan: underlay.vlan.map(Into::into),
+                addresses: underlay.addresses.clone(),
+                routes: underlay.routes.clone(),
+                name,
+            };
+            wanted.push((seat, station));
+        }
+        for bridge in self.config.bridges.iter().filter(|bridge| !bridge.addresses.is_empty()) {
+            let seat = Seat::Bridge(bridge.name.clone());
+            let name = seat.station_name();
+            let station = Station {
+                mac: own_mac(&name),
+                mtu: MTU,
+                vlan: None,
+                addresses: bridge.addresses.clone(),
+                routes: Vec::new(),
+                name,
+            };
+            wanted.push((seat, station));
+        }
+        wanted
+    }
+
+    /// Gives every configured remote a number, and has the agent find the way to it.
+    fn number_remotes(&mut self, settled: &mut Settled) {
+        let configured: HashSet<(TunnelName, IpAddr)> = self
+            .config
+            .tunnels
+            .iter()
+            .flat_map(|tunnel| tunnel.remotes.iter().map(|remote| (tunnel.name.clone(), *remote)))
+            .collect();
+        let (reach, limits) = (&mut self.reach, &self.limits);
+        settled.gone.extend(
+            reach.remotes.extract_if(.., |remote, _| !configured.contains(remote)).map(|(_, index)| index),
+        );
+        let taken: HashSet<u16> = reach.remotes.values().copied().collect();
+        let mut free = (limits.ports as u16..).filter(|index| !taken.contains(index));
+        for remote in configured {
+            if let std::collections::btree_map::Entry::Vacant(place) = reach.remotes.entry(remote)
+                && let Some(index) = free.next()
+            {
+                place.insert(index);
+            }
+        }
+        for plugged in reach.stations.values() {
+            let Seat::Underlay(underlay) = &plugged.seat else { continue };
+            let name = &plugged.station.name;
+            let wanted: HashSet<IpAddr> = self
+                .config
+                .tunnels
+                .iter()
+                .filter(|tunnel| tunnel.underlay == *underlay)
+                .flat_map(|tunnel| tunnel.remotes.iter().copied())
+                .collect();
+            let known = reach.paths.keys().filter(|(station, _)| station == name).map(|(_, remote)| *remote);
+            let known: HashSet<IpAddr> = known.collect();
+            for remote in known.difference(&wanted) {
+                reach.agent.unwant(name, *remote);
+                reach.paths.remove(&(name.clone(), *remote));
+            }
+            for remote in wanted.difference(&known) {
+                reach.agent.want(name, *remote);
+                reach.paths.insert((name.clone(), *remote), Err(Reason::Asking(*remote)));
+            }
+        }
+    }
+
+    /// The lowest port index that nobody has.
+    pub(super) fn free_index(&self) -> u16 {
+        let ports = self.ports.values().map(|port| port.index);
+        let taken: HashSet<u16> = ports.chain(self.reach.stations().map(|plugged| plugged.index)).collect();
+        (0..self.limits.ports as u16).find(|index| !taken.contains(index)).unwrap_or(0)
+    }
+}
+
+/// What is left to do when the workers know a new configuration.
+#[derive(Default)]
+pub(super) struct Settled {
+    rx: Vec<(u16, Box<dyn RxQueue>)>,
+    gone: Vec<u16>,
+}
+
+/// A MAC address of our own: administered locally (IEEE 802, 8.4), and the same after a restart.
+fn own_mac(name: &str) -> [u8; 6] {
+    let mut hasher = DefaultHasher::new();
+    (host_name(), name).hash(&mut hasher);
+    let [a, b, c, d, e, ..] = hasher.finish().to_be_bytes();
+    [0x02, a, b, c, d, e]
+}
+
+/// What tells this machine's switches from those of others.
+fn host_name() -> String {
+    static NAME: Mutex<Option<String>> = Mutex::new(None);
+    let mut name = NAME.lock().unwrap_or_else(PoisonError::into_inner);
+    name.get_or_insert_with(|| {
+        ["/etc/machine-id", "/proc/sys/kernel/random/boot_id"]
+            .iter()
+            .filter_map(|path| std::fs::read_to_string(path).ok())
+            .collect()
+    })
+    .clone()
+}
