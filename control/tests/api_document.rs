@@ -226,7 +226,6 @@ fn members_of_overlays() {
         state: UpDown::Up,
         reason: None,
         mtu: Some(1500),
-        via: None,
         mac: None,
         bfd: None,
         rx_frames: 0,
@@ -244,15 +243,7 @@ fn members_of_overlays() {
     };
     assert_documented(&["tunnel.list"], &row);
     let name = || "dc1".parse::<TunnelName>().unwrap();
-    let vni = VniRow {
-        vni: Vni::new(5001).unwrap(),
-        bridge: "blue".parse().unwrap(),
-        vlan: None,
-        mtu: None,
-        rx_frames: 0,
-        tx_frames: 0,
-        drops: 0,
-    };
+    let vni = VniRow { vni: Vni::new(5001).unwrap(), bridge: "blue".parse().unwrap(), vlan: None, mtu: None };
     let detail = TunnelDetail {
         row,
         config: Tunnel::new(name(), TunnelKind::Vxlan, "core".parse().unwrap()),

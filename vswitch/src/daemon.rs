@@ -320,17 +320,24 @@ impl Backend for Daemon {
     }
 
     fn tunnel_list(&self, _: TunnelList) -> Result<Vec<TunnelRow>, ApiError> {
-        Err(not_yet("tunnel.list"))
+        Ok(self.switch.tunnels())
     }
 
     fn tunnel_show(&self, request: TunnelShow) -> Result<TunnelDetail, ApiError> {
         self.check_tunnel(Some(&request.name))?;
-        Err(not_yet("tunnel.show"))
+        self.switch
+            .tunnel(&request.name)
+            .ok_or_else(|| ApiError::not_found("tunnel", request.name.as_str(), []))
     }
 
     fn tunnel_ping(&self, request: TunnelPing) -> Result<Vec<Pinged>, ApiError> {
         self.check_tunnel(Some(&request.name))?;
-        Err(not_yet("tunnel.ping"))
+        self.switch.ping(&request.name, request.remote).ok_or_else(|| {
+            let remote = request.remote.map_or_else(String::new, |remote| format!(" {remote}"));
+            ApiError::new(ErrorCode::NotFound, format!("tunnel \"{}\" has no remote{remote}", request.name))
+                .object(format!("tunnel \"{}\"", request.name))
+                .fix("`vswitchctl tunnel list` shows the remotes of every tunnel")
+        })
     }
 
     fn neighbour_list(&self, request: NeighbourList) -> Result<NeighbourPage, ApiError> {

@@ -44,8 +44,6 @@ pub struct RemoteRow {
     pub reason: Option<String>,
     /// The path MTU to it, outer headers included; null while it cannot be reached.
     pub mtu: Option<u16>,
-    /// The next hop: itself, or a router.
-    pub via: Option<IpAddr>,
     /// The next hop's address on the link.
     pub mac: Option<MacAddress>,
     /// The state of BFD: `down`, `init`, `up`; null where it is not configured.
@@ -91,14 +89,8 @@ pub struct VniRow {
     pub bridge: BridgeName,
     /// The VLAN of the bridge; null: the whole bridge.
     pub vlan: Option<u16>,
-    /// The largest frame that passes, as the MTU of those inside.
+    /// The largest frame that passes, as the MTU of those inside; null while no remote can be reached.
     pub mtu: Option<u16>,
-    /// Frames received.
-    pub rx_frames: u64,
-    /// Frames sent.
-    pub tx_frames: u64,
-    /// Frames dropped.
-    pub drops: u64,
 }
 
 /// `tunnel.ping`: ask remotes for an answer, and find out how large a packet may be on the way.

@@ -77,9 +77,38 @@ pub struct Agent {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Pings for whoever wants to know, without holding the agent.
+pub struct Pinger {
+    bell: Bell,
+    commands: Sender<Command>,
+}
+
+impl Pinger {
+    /// Pings `remote` with a packet of `size` bytes, its IP header among them, which nobody on the way may cut; gives
+    /// the time until the answer.
+    ///
+    /// # Errors
+    /// Why there is no answer, for people.
+    pub fn ping(
+        &self,
+        station: &str,
+        remote: IpAddr,
+        size: usize,
+        timeout: Duration,
+    ) -> Result<Duration, String> {
+        let (answer, answers) = bounded(1);
+        let ping = Command::Ping { station: station.into(), remote, size, timeout, answer };
+        if self.commands.send(ping).is_ok() {
+            self.bell.ring();
+        }
+        // The thread answers in time; what it cannot answer, as it is gone, ends the channel.
+        answers.recv().unwrap_or_else(|_| Err("the agent has ended".to_owned()))
+    }
+}
+
 impl Agent {
     /// Starts the thread. It calls `tell` with every event, and waits for it to return: whoever calls
-    /// [`ping`](Agent::ping) or [`report`](Agent::report), which wait for the thread, must hold nothing that `tell`
+    /// [`ping`](Pinger::ping) or [`report`](Agent::report), which wait for the thread, must hold nothing that `tell`
     /// waits for.
     ///
     /// # Errors
@@ -131,22 +160,9 @@ impl Agent {
         self.command(Command::Unwant(station.into(), remote));
     }
 
-    /// Pings `remote` with a packet of `size` bytes, its IP header among them, which nobody on the way may cut; gives
-    /// the time until the answer.
-    ///
-    /// # Errors
-    /// Why there is no answer, for people.
-    pub fn ping(
-        &self,
-        station: &str,
-        remote: IpAddr,
-        size: usize,
-        timeout: Duration,
-    ) -> Result<Duration, String> {
-        let (answer, answers) = bounded(1);
-        self.command(Command::Ping { station: station.into(), remote, size, timeout, answer });
-        // The thread answers in time; what it cannot answer, as it is gone, ends the channel.
-        answers.recv().unwrap_or_else(|_| Err("the agent has ended".to_owned()))
+    /// Who pings.
+    pub fn pinger(&self) -> Pinger {
+        Pinger { bell: self.bell.clone(), commands: self.commands.clone() }
     }
 
     /// All stations, by name.
@@ -413,9 +429,9 @@ mod tests {
             mtu: 1500,
         };
         assert_eq!(next(), ("a".into(), remote, Ok(path)));
-        assert!(agent.ping("a", remote, 1500, WAIT).unwrap() < WAIT);
+        assert!(agent.pinger().ping("a", remote, 1500, WAIT).unwrap() < WAIT);
         assert_eq!(
-            agent.ping("a", [10, 0, 0, 3].into(), 100, Duration::from_millis(50)),
+            agent.pinger().ping("a", [10, 0, 0, 3].into(), 100, Duration::from_millis(50)),
             Err("10.0.0.3 has not answered ARP yet".into())
         );
         let reports = agent.report();
@@ -427,7 +443,7 @@ mod tests {
         assert_eq!(next(), ("a".into(), remote, Err(Reason::NoStation)));
         agent.want("a", remote);
         assert_eq!(next(), ("a".into(), remote, Err(Reason::NoStation)));
-        assert_eq!(agent.ping("a", remote, 100, WAIT), Err("the underlay is not there".into()));
+        assert_eq!(agent.pinger().ping("a", remote, 100, WAIT), Err("the underlay is not there".into()));
         assert_eq!(agent.report().len(), 1);
         stop.store(true, Ordering::Relaxed);
         workers.join().unwrap();

@@ -58,7 +58,8 @@ impl State {
     fn add_ports(&self, snapshot: &mut Snapshot) {
         for port in self.ports.values() {
             let bridge = port.config.bridge.as_ref().and_then(|bridge| self.bridges.get(bridge));
-            let underlay = self.config.underlays.iter().position(|underlay| underlay.port == port.config.name);
+            let underlay =
+                self.config.underlays.iter().position(|underlay| underlay.port == port.config.name);
             let place = match (bridge, underlay) {
                 (Some(&bridge), _) => Place::Bridge(bridge),
                 (None, Some(underlay)) => Place::Underlay(underlay as u16),
@@ -175,7 +176,8 @@ impl State {
         outlet: u16,
     ) -> Option<RemoteView> {
         let of_family = underlay.addresses.iter().map(|prefix| prefix.address());
-        let local = tunnel.local.or_else(|| of_family.into_iter().find(|ip| ip.is_ipv4() == remote.is_ipv4()))?;
+        let local =
+            tunnel.local.or_else(|| of_family.into_iter().find(|ip| ip.is_ipv4() == remote.is_ipv4()))?;
         let kind = kind(tunnel.kind);
         let path = self.reach.path(&underlay.name, remote).ok();
         let template = path.and_then(|path| {

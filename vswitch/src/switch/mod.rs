@@ -16,6 +16,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 pub mod tracing;
+mod tunnels;
 mod workers;
 
 use std::collections::BTreeMap;

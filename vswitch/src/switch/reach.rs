@@ -19,7 +19,7 @@ use pmd::local::{self, LocalPort};
 use pmd::{Port, RxQueue};
 
 use super::{State, Switch};
-use crate::agent::{Agent, Event, Path, Reason, Station};
+use crate::agent::{Agent, Event, Path, Pinger, Reason, Station};
 use crate::worker::mailbox::Command;
 use crate::worker::outlet::Tx;
 use crate::worker::queue::{Incarnation, Queue};
@@ -40,7 +40,7 @@ pub(super) enum Seat {
 }
 
 impl Seat {
-    fn station_name(&self) -> Arc<str> {
+    pub(super) fn station_name(&self) -> Arc<str> {
         match self {
             Seat::Underlay(name) => format!("underlay {name}").into(),
             Seat::Bridge(name) => format!("bridge {name}").into(),
@@ -73,12 +73,8 @@ impl Reach {
         let (told, events): (Sender<Event>, _) = channel();
         // Nobody listens only when the switch is going down.
         let agent = Agent::start(clock, move |event| drop(told.send(event)))?;
-        let reach = Reach {
-            agent,
-            stations: BTreeMap::new(),
-            remotes: BTreeMap::new(),
-            paths: HashMap::new(),
-        };
+        let reach =
+            Reach { agent, stations: BTreeMap::new(), remotes: BTreeMap::new(), paths: HashMap::new() };
         Ok((reach, events))
     }
 
@@ -97,6 +93,15 @@ impl Reach {
         self.remotes.get(&(tunnel.clone(), address)).copied()
     }
 
+    /// Every remote, by its index.
+    pub(super) fn remotes_by_index(&self) -> HashMap<u16, (&TunnelName, IpAddr)> {
+        self.remotes.iter().map(|((tunnel, remote), index)| (*index, (tunnel, *remote))).collect()
+    }
+
+    /// Who pings remotes; it is waited for, so that nothing of the switch may be held meanwhile.
+    pub(super) fn pinger(&self) -> Pinger {
+        self.agent.pinger()
+    }
 
     /// How a remote is reached over an underlay, or why it is not.
     pub(super) fn path(&self, underlay: &UnderlayName, remote: IpAddr) -> Result<Path, Reason> {
@@ -166,8 +171,13 @@ impl State {
     /// After the new snapshot is out.
     pub(super) fn finish_reach(&mut self, settled: Settled) {
         for (index, rx) in settled.rx {
-            let queue =
-                Queue { port: index, incarnation: Incarnation::default(), number: 0, rx, load: Arc::default() };
+            let queue = Queue {
+                port: index,
+                incarnation: Incarnation::default(),
+                number: 0,
+                rx,
+                load: Arc::default(),
+            };
             self.crew.tell(0, Command::AddQueue(queue));
         }
         if !settled.gone.is_empty() {

@@ -6,7 +6,7 @@ use control::api::{
     BridgeDetail, BridgeRow, DropCount, DropRow, FdbFlush, FdbKind, FdbRow, FlowList, FlowPage, FlowRow,
     PortDetail, PortRow, QueueMove, QueuePlacement, Rebalanced, Traced, UpDown, WorkerRow,
 };
-use control::schema::{self, BridgeName, PortName};
+use control::schema::{self, BridgeName, PortName, TunnelName};
 use hashbrown::HashMap;
 use pmd::Offload;
 
@@ -143,15 +143,21 @@ impl Switch {
             state.bridges.iter().map(|(name, index)| (*index, name)).collect();
         let ports: HashMap<u16, &PortName> =
             state.ports.values().map(|port| (port.index, &port.config.name)).collect();
+        let remotes = state.reach.remotes_by_index();
         let row = |entry: crate::tables::fdb::Entry| {
             let learned = entry.kind == Kind::Learned;
+            let remote = remotes.get(&entry.port);
+            let port = ports.get(&entry.port).map(|name| PortName::clone(name));
+            if port.is_none() && remote.is_none() {
+                return None;
+            }
             Some(FdbRow {
                 bridge: BridgeName::clone(bridges.get(&entry.key.bridge)?),
                 vlan: entry.key.vlan,
                 mac: entry.key.mac.into(),
-                port: Some(PortName::clone(ports.get(&entry.port)?)),
-                tunnel: None,
-                remote: None,
+                port,
+                tunnel: remote.map(|(tunnel, _)| TunnelName::clone(tunnel)),
+                remote: remote.map(|(_, address)| *address),
                 kind: if learned { FdbKind::Learned } else { FdbKind::Static },
                 origin: None,
                 age_s: if learned { entry.age_s(now).into() } else { 0 },
@@ -312,7 +318,7 @@ impl Switch {
     }
 }
 
-fn reasons(totals: &PortTotals) -> impl Iterator<Item = (DropReason, u64)> {
+pub(super) fn reasons(totals: &PortTotals) -> impl Iterator<Item = (DropReason, u64)> {
     let drops = totals.drops.clone();
     DropReason::all().zip(drops).filter(|(_, frames)| *frames > 0)
 }

@@ -84,8 +84,7 @@ pub(crate) fn tunnel(detail: &TunnelDetail, style: Style) -> String {
     for vni in &detail.vnis {
         let vlan = vni.vlan.map_or(String::new(), |vlan| format!(" VLAN {vlan}"));
         let mtu = vni.mtu.map_or(String::new(), |mtu| format!(", MTU {mtu}"));
-        let counts = format!("{} received, {} sent, {} dropped", vni.rx_frames, vni.tx_frames, vni.drops);
-        rows.push(("VNI", format!("{} is bridge {}{vlan}{mtu}: {counts}", vni.vni, vni.bridge)));
+        rows.push(("VNI", format!("{} is bridge {}{vlan}{mtu}", vni.vni, vni.bridge)));
     }
     for drop in &detail.drop_reasons {
         rows.push(("drops", format!("{} {}", drop.frames, printable(&drop.reason))));
@@ -98,9 +97,6 @@ fn remote_line(remote: &RemoteRow) -> String {
     let mut line = format!("{} {}", remote.address, if remote.state == UpDown::Up { "up" } else { "down" });
     if let Some(reason) = &remote.reason {
         line.push_str(&format!(": {}", printable(reason)));
-    }
-    if let Some(via) = remote.via.filter(|via| *via != remote.address) {
-        line.push_str(&format!(", via {via}"));
     }
     if let Some(mac) = remote.mac {
         line.push_str(&format!(", at {mac}"));
@@ -175,7 +171,6 @@ mod tests {
             state: if reason.is_none() { UpDown::Up } else { UpDown::Down },
             reason: reason.map(str::to_owned),
             mtu: reason.is_none().then_some(1500),
-            via: Some(IpAddr::from([192, 0, 2, 254])),
             mac: None,
             bfd: None,
             rx_frames: 1,
@@ -212,7 +207,7 @@ mod tests {
         assert_eq!(tunnels(&[], PLAIN), "no tunnels\n");
         assert_eq!(
             remote_line(&remote(3, Some("no route"))),
-            "192.0.2.3 down: no route, via 192.0.2.254; 1 received, 2 sent, 3 dropped"
+            "192.0.2.3 down: no route; 1 received, 2 sent, 3 dropped"
         );
     }
 

@@ -1,0 +1,164 @@
+//! What is told of tunnels: how their remotes are reached, and what went there.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use control::api::{DropCount, Pinged, RemoteRow, TunnelDetail, TunnelRow, UpDown, VniRow};
+use control::schema::{Tunnel, TunnelName};
+
+use super::report::reasons;
+use super::{State, Switch};
+use crate::agent::{Pinger, Reason};
+use crate::telemetry::counters::PortTotals;
+
+/// How long a remote has to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Bytes of the smallest ping: IPv6 and ICMPv6 headers, and a few bytes to carry.
+const SMALL: usize = 64;
+
+impl Switch {
+    /// Every tunnel, in the order of the configuration.
+    pub fn tunnels(&self) -> Vec<TunnelRow> {
+        let state = self.lock();
+        state.config.tunnels.iter().map(|tunnel| state.tunnel_row(tunnel)).collect()
+    }
+
+    /// One tunnel.
+    pub fn tunnel(&self, name: &TunnelName) -> Option<TunnelDetail> {
+        let state = self.lock();
+        let tunnel = state.config.tunnels.iter().find(|tunnel| tunnel.name == *name)?;
+        let underlay = state.config.underlays.iter().find(|underlay| underlay.name == tunnel.underlay)?;
+        let mut drops = vec![0; crate::telemetry::drops::DropReason::COUNT];
+        for remote in &tunnel.remotes {
+            let totals = state.remote_totals(&tunnel.name, *remote);
+            drops.iter_mut().zip(&totals.drops).for_each(|(sum, frames)| *sum += frames);
+        }
+        let drops = PortTotals { drops, ..PortTotals::default() };
+        Some(TunnelDetail {
+            row: state.tunnel_row(tunnel),
+            config: tunnel.clone(),
+            port: underlay.port.clone(),
+            vnis: state.vni_rows(tunnel),
+            drop_reasons: reasons(&drops)
+                .map(|(reason, frames)| DropCount { reason: reason.name().into(), frames })
+                .collect(),
+        })
+    }
+
+    /// Asks the remotes of a tunnel, or one of them, for an answer, and how large a packet may be on the way. `None`:
+    /// there is no such tunnel, or remote.
+    pub fn ping(&self, name: &TunnelName, only: Option<IpAddr>) -> Option<Vec<Pinged>> {
+        // The agent answers when it can: the state must not be held meanwhile.
+        let (pinger, station, remotes) = {
+            let state = self.lock();
+            let tunnel = state.config.tunnels.iter().find(|tunnel| tunnel.name == *name)?;
+            let remotes: Vec<(IpAddr, Option<u32>)> = tunnel
+                .remotes
+                .iter()
+                .filter(|remote| only.is_none_or(|only| only == **remote))
+                .map(|remote| {
+                    (*remote, state.reach.path(&tunnel.underlay, *remote).ok().map(|path| path.mtu))
+                })
+                .collect();
+            let station = super::reach::Seat::Underlay(tunnel.underlay.clone()).station_name();
+            (state.reach.pinger(), station, remotes)
+        };
+        if remotes.is_empty() {
+            return None;
+        }
+        // Side by side: one that is silent does not keep the others waiting.
+        Some(std::thread::scope(|scope| {
+            let asked: Vec<_> = remotes
+                .iter()
+                .map(|(remote, mtu)| scope.spawn(|| ping(&pinger, &station, *remote, *mtu)))
+                .collect();
+            asked.into_iter().filter_map(|asked| asked.join().ok()).collect()
+        }))
+    }
+}
+
+/// One small packet for the time, and one as large as the path is believed to take.
+fn ping(pinger: &Pinger, station: &str, remote: IpAddr, mtu: Option<u32>) -> Pinged {
+    let small = pinger.ping(station, remote, SMALL, PATIENCE);
+    let large = match (&small, mtu) {
+        (Ok(_), Some(mtu)) => Some((mtu, pinger.ping(station, remote, mtu as usize, PATIENCE))),
+        _ => None,
+    };
+    let (mtu, reason) = match (&small, large) {
+        (Err(reason), _) => (None, Some(reason.clone())),
+        (_, Some((mtu, Ok(_)))) => (u16::try_from(mtu).ok(), None),
+        (_, Some((mtu, Err(reason)))) => (None, Some(format!("a packet of {mtu} bytes: {reason}"))),
+        (_, None) => (None, None),
+    };
+    let round_trip_ms = small.ok().map(|time| time.as_secs_f64() * 1e3);
+    Pinged { address: remote, round_trip_ms, mtu, reason }
+}
+
+impl State {
+    fn remote_totals(&self, tunnel: &TunnelName, remote: IpAddr) -> PortTotals {
+        let index = self.reach.remote(tunnel, remote);
+        index.map_or_else(PortTotals::default, |index| PortTotals::of(self.crew.counters(), index))
+    }
+
+    fn tunnel_row(&self, tunnel: &Tunnel) -> TunnelRow {
+        let remotes: Vec<RemoteRow> =
+            tunnel.remotes.iter().map(|remote| self.remote_row(tunnel, *remote)).collect();
+        let is_up = remotes.iter().any(|remote| remote.state == UpDown::Up);
+        let reason = match remotes.first() {
+            _ if is_up => None,
+            None => Some("it has no remote".to_owned()),
+            Some(first) => first.reason.clone(),
+        };
+        let known = tunnel.remotes.iter().find_map(|remote| self.reach.path(&tunnel.underlay, *remote).ok());
+        TunnelRow {
+            name: tunnel.name.clone(),
+            tunnel_type: tunnel.kind.as_str().to_owned(),
+            underlay: tunnel.underlay.clone(),
+            state: if is_up { UpDown::Up } else { UpDown::Down },
+            reason,
+            local: tunnel.local.or_else(|| known.map(|path| path.source)),
+            remotes,
+        }
+    }
+
+    fn remote_row(&self, tunnel: &Tunnel, remote: IpAddr) -> RemoteRow {
+        let totals = self.remote_totals(&tunnel.name, remote);
+        let underlay = self.config.underlays.iter().find(|underlay| underlay.name == tunnel.underlay);
+        let port = underlay.and_then(|underlay| self.ports.get(&underlay.port));
+        let path = match port {
+            Some(port) if port.open().is_none() => Err(format!("port \"{}\" is down", port.config.name)),
+            _ => self.reach.path(&tunnel.underlay, remote).map_err(|reason: Reason| reason.to_string()),
+        };
+        RemoteRow {
+            address: remote,
+            state: if path.is_ok() { UpDown::Up } else { UpDown::Down },
+            reason: path.as_ref().err().cloned(),
+            mtu: path.as_ref().ok().and_then(|path| u16::try_from(path.mtu).ok()),
+            mac: path.as_ref().ok().map(|path| path.next_hop_mac.into()),
+            bfd: None,
+            rx_frames: totals.rx_frames,
+            tx_frames: totals.tx_frames,
+            drops: totals.dropped(),
+        }
+    }
+
+    fn vni_rows(&self, tunnel: &Tunnel) -> Vec<VniRow> {
+        let mtu = tunnel.remotes.iter().filter_map(|remote| {
+            let index = self.reach.remote(&tunnel.name, *remote)?;
+            self.snapshot.overlays.remote(index).filter(|remote| remote.template.is_some())
+        });
+        let mtu = mtu.map(|remote| remote.mtu).min().and_then(|mtu| u16::try_from(mtu).ok());
+        let of_bridge = |bridge: &control::schema::Bridge| {
+            let used = bridge.vnis().filter(|(_, vni)| bridge.uses(tunnel, *vni));
+            let row = |(vlan, vni): (Option<control::schema::VlanId>, control::schema::Vni)| VniRow {
+                vni,
+                bridge: bridge.name.clone(),
+                vlan: vlan.map(Into::into),
+                mtu,
+            };
+            used.map(row).collect::<Vec<_>>()
+        };
+        self.config.bridges.iter().flat_map(of_bridge).collect()
+    }
+}
