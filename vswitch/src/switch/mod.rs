@@ -74,6 +74,9 @@ pub enum StartError {
     Apply(#[from] ApplyError),
 }
 
+/// A switch that has nothing to do yet, what its workers report, and what its agent tells.
+type Idle = (Arc<Switch>, Receiver<Event>, Receiver<agent::Event>);
+
 /// Ports and remotes together: their indices are below this.
 fn indices(limits: &schema::Limits) -> usize {
     (limits.ports + limits.remotes).min(u16::MAX.into()) as usize
@@ -146,11 +149,7 @@ impl Switch {
 
     /// A switch with workers and memory as `config` says, and nothing else of it yet; and what the workers and the
     /// agent report.
-    fn idle(
-        opener: Opener,
-        config: &Config,
-        seed: u64,
-    ) -> Result<(Arc<Switch>, Receiver<Event>, Receiver<agent::Event>), StartError> {
+    fn idle(opener: Opener, config: &Config, seed: u64) -> Result<Idle, StartError> {
         let limits = config.limits.clone();
         let huge = match config.switch.huge_pages {
             schema::HugePages::Auto => pmd::HugePages::Auto,
