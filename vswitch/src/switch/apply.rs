@@ -75,6 +75,7 @@ impl State {
             return Ok(Vec::new());
         }
         self.check_limits(&wanted)?;
+        check_overlays(&wanted)?;
         let concerns = |port: &schema::Port| steps.iter().filter_map(touched).any(|to| in_the_way(port, to));
         self.take_outcomes(concerns, Instant::now() + GRACE);
         let (mut opened, closed) = self.open_all(&steps, at_start)?;
@@ -466,6 +467,25 @@ impl State {
             }
         }
     }
+}
+
+/// Refuses what the configuration can say of overlays and this version cannot do.
+fn check_overlays(wanted: &Config) -> Result<(), ApplyError> {
+    if let Some(underlay) = wanted.underlays.iter().find(|underlay| underlay.is_shared(wanted)) {
+        return Err(limit(
+            &format!("underlay \"{}\"", underlay.name),
+            "`share`: an underlay that is shared with the host's kernel is not there yet".into(),
+            "write `share = false`, and give it an `address` of its own",
+        ));
+    }
+    for tunnel in &wanted.tunnels {
+        let missing = [("gbp", tunnel.gbp), ("bfd", tunnel.bfd), ("group", tunnel.group.is_some())];
+        if let Some((key, _)) = missing.into_iter().find(|(_, is_set)| *is_set) {
+            let cause = format!("`{key}` is a setting that this version of the switch cannot carry out yet");
+            return Err(limit(&format!("tunnel \"{}\"", tunnel.name), cause, format!("leave `{key}` out")));
+        }
+    }
+    Ok(())
 }
 
 /// What to do about a limit of the configuration.
