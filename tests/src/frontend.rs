@@ -296,6 +296,17 @@ impl FrontEnd {
         self.say(request::SET_VRING_ADDR, &[index, longs(&addresses), longs(&[0])].concat(), &[])
     }
 
+    /// Asks for what is written to a ring's used entries to be noted.
+    ///
+    /// # Errors
+    /// The switch hung up.
+    pub fn note_used(&self, ring: usize) -> io::Result<()> {
+        let index = u32::try_from(ring).expect("small");
+        let addresses = [at(ring), used_at(ring), available_at(ring)].map(|offset| USER + offset);
+        let log = longs(&[GUEST + used_at(ring)]);
+        self.say(request::SET_VRING_ADDR, &[words(&[index, 1]), longs(&addresses), log].concat(), &[])
+    }
+
     /// Writes into the memory.
     pub fn write(&self, offset: u64, bytes: &[u8]) {
         self.memory.write_all_at(bytes, offset).expect("a memfd can be written");

@@ -573,6 +573,9 @@ fn beside(number: u64) -> [u64; 4] {
 fn log(end: &FrontEnd, bytes: u64, offset: u64, files: &[BorrowedFd<'_>]) {
     let _ = end.agree(LOG_ALL);
     let _ = end.say(request::SET_LOG_BASE, &longs(&[bytes, offset]), files);
+    for ring in [RECEIVE, TRANSMIT] {
+        let _ = end.note_used(ring);
+    }
 }
 
 /// `VHOST_F_LOG_ALL`.
@@ -596,13 +599,18 @@ fn under_way(end: &FrontEnd, shape: &[u8], files: &[BorrowedFd<'_>]) {
     let _ = end.say(request::SET_INFLIGHT_FD, shape, files);
 }
 
-/// Bytes of what the switch keeps there about one ring: positions, a count, and a word for each entry.
-const RECORD: u64 = (8 * (2 + SIZE as u64)).next_multiple_of(64);
+/// Bytes of what the switch keeps there about one ring: positions, a count, what it has written into the device area,
+/// and a word for each entry.
+const RECORD: u64 = (8 * (3 + SIZE as u64)).next_multiple_of(64);
 
-/// Hands back an inflight region in which the switch is said to have left this about the transmit ring.
+/// Hands back an inflight region in which the switch is said to have left this about the transmit ring: positions, a
+/// count, entries.
 fn left(end: &FrontEnd, words: &[u64]) -> File {
     let file = sparse(2 * RECORD);
-    file.write_all_at(&longs(words), TRANSMIT as u64 * RECORD).expect("a memfd can be written");
+    let (begin, entries) = words.split_at(2);
+    // The place of the next event is where the ring begins.
+    let record = longs(&[begin, &[LAP.into()], entries].concat());
+    file.write_all_at(&record, TRANSMIT as u64 * RECORD).expect("a memfd can be written");
     under_way(end, &shape(2 * RECORD, 0, 2, SIZE), &[file.as_fd()]);
     file
 }

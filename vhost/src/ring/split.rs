@@ -100,12 +100,14 @@ impl<A: Access> Split<A> {
     #[inline]
     fn look(&mut self) -> Result<u16, BadRing> {
         // SAFETY: within the available ring, aligned.
-        self.seen = unsafe { self.reach.access.load(self.available.add(1)) };
+        let seen = unsafe { self.reach.access.load(self.available.add(1)) };
         // What is taken and not given back is part of what the ring holds.
-        let held = self.seen.wrapping_sub(self.done);
+        let held = seen.wrapping_sub(self.done);
         if usize::from(held) > self.mask + 1 {
             return Err(BadRing::Overrun(held));
         }
+        // Only now: who looks before he sleeps leaves it to the next burst to say what is wrong.
+        self.seen = seen;
         Ok(self.seen.wrapping_sub(self.next))
     }
 

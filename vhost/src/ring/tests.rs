@@ -454,6 +454,18 @@ fn kicks_are_wanted_asleep_and_calls_made_when_wanted() {
 }
 
 #[test]
+fn an_index_that_jumps_is_found_out_also_by_who_looked_before_he_slept() {
+    let (mut rig, _occupant) = rig(TERMS, false, Direct);
+    let lane = &mut rig.owner.take().unwrap();
+    let Ring::Split(ring) = &mut lane.ring else { unreachable!("a split ring was put there") };
+    rig.driver.set_available(17);
+    assert!(ring.arm());
+    let mut taken = Taken::default();
+    assert_eq!(ring.take(Direction::Read, 4, &mut taken), Err(BadRing::Overrun(17)));
+    assert!(taken.left().is_empty());
+}
+
+#[test]
 fn a_successor_goes_on_where_the_ring_stopped() {
     let (mut rig, mut rx) = receiver();
     for round in 0..70_000u32 {
