@@ -65,5 +65,5 @@ pub use encapsulation::Encapsulation;
 pub use gather::{Burst, Part, Prefixes, Tails, TxItem};
 pub use offload::{Checksum, Features, Gso, GsoKind, Offload, Outer, Packed};
 pub use pool::Pool;
-pub use port::{Fate, Fault, Link, Peer, Port, RxQueue, Source, TxQueue, TxReport};
+pub use port::{Fate, Fault, Link, Peer, Port, RxQueue, Source, Taken, TxQueue, TxReport};
 pub use prefetch::prefetch;

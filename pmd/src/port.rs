@@ -1,6 +1,8 @@
 //! The port contract: what a driver implements and a worker calls. The essay is at the crate's root.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use crate::batch::{Batch, RxMemory};
@@ -180,6 +182,19 @@ pub struct Peer {
     pub resets: u64,
 }
 
+/// Frames that a port takes of a device that it shares with the host's kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Taken {
+    /// The IP address that they are sent to.
+    pub to: IpAddr,
+    /// The IP protocol.
+    pub protocol: u8,
+    /// The UDP port that they are sent to; 0 without UDP.
+    pub port: u16,
+    /// The VLAN tag that they have, if they shall have one.
+    pub vlan: Option<u16>,
+}
+
 /// The control side of an open port: plain values, and what to do with the device. Queues are taken out
 /// once and given to workers.
 pub trait Port: Send {
@@ -217,6 +232,15 @@ pub trait Port: Send {
 
     /// Takes the tx queues: as many as were asked for at opening, or fewer. Empty the second time.
     fn take_tx(&mut self) -> Vec<Box<dyn TxQueue>>;
+
+    /// Takes exactly these frames from now on, and leaves all others to the host's kernel. Of a port that was opened
+    /// to share its device; others take everything.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    fn select(&mut self, _taken: BTreeSet<Taken>) -> Result<(), Fault> {
+        Ok(())
+    }
 
     /// Ends the port. Its queues are dropped before this is called.
     fn close(self: Box<Self>, fate: Fate) -> Result<(), Fault>;

@@ -131,17 +131,13 @@ fn what_the_machine_does_not_have_is_refused() {
 #[test]
 fn what_overlays_cannot_do_yet_is_refused() {
     let mut running = Running::start();
-    let underlay = |share| {
-        let own = if share { "" } else { "share = false\naddress = [\"192.0.2.1/24\"]\n" };
-        let port = "[[port]]\nname = \"up\"\ntype = \"afxdp\"\ndevice = \"lo\"\n";
-        format!("{port}[[underlay]]\nname = \"core\"\nport = \"up\"\n{own}")
-    };
-    running.refuses("a shared underlay", &underlay(true), &["underlay", "core", "shared", "share = false"]);
+    let underlay = "[[port]]\nname = \"up\"\ntype = \"afxdp\"\ndevice = \"lo\"\n\
+         [[underlay]]\nname = \"core\"\nport = \"up\"\nshare = false\naddress = [\"192.0.2.1/24\"]\n";
     for key in ["gbp = true", "bfd = true", "local = \"192.0.2.1\"\ngroup = \"239.0.0.1\""] {
         let tunnel =
             "[[tunnel]]\nname = \"dc\"\ntype = \"vxlan\"\nunderlay = \"core\"\nremote = \"192.0.2.2\"\n";
         let name = key.lines().last().and_then(|line| line.split(' ').next()).expect("a key");
-        let text = format!("{}{tunnel}{key}\n", underlay(false));
+        let text = format!("{underlay}{tunnel}{key}\n");
         running.refuses(key, &text, &["tunnel", "dc", &format!("`{name}`"), "leave"]);
     }
 }

@@ -29,12 +29,13 @@ pub use open::{
 };
 pub use socket::Mode;
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::netdev::{Anchor, Device};
 use crate::offload::Features;
-use crate::port::{Fate, Fault, Link, Port, RxQueue, TxQueue};
+use crate::port::{Fate, Fault, Link, Port, RxQueue, Taken, TxQueue};
 use program::{Attachment, SocketMap};
 use shared::Shared;
 
@@ -49,7 +50,7 @@ pub struct AfxdpPort {
     anchor: Option<Anchor>,
     raised: bool,
     stripped_tags: bool,
-    _sockets: SocketMap,
+    sockets: SocketMap,
     _promiscuous: Option<OwnedFd>,
 }
 
@@ -89,7 +90,7 @@ impl AfxdpPort {
             anchor: open.anchor,
             raised: open.raised,
             stripped_tags: open.stripped_tags,
-            _sockets: open.sockets,
+            sockets: open.sockets,
             _promiscuous: open.promiscuous,
         }
     }
@@ -131,6 +132,10 @@ impl Port for AfxdpPort {
 
     fn take_tx(&mut self) -> Vec<Box<dyn TxQueue>> {
         std::mem::take(&mut self.tx).into_iter().map(|queue| Box::new(queue) as Box<dyn TxQueue>).collect()
+    }
+
+    fn select(&mut self, taken: BTreeSet<Taken>) -> Result<(), Fault> {
+        self.sockets.select(&self.device.name, taken).map_err(|error| Fault::new(error.to_string()))
     }
 
     fn close(self: Box<Self>, _fate: Fate) -> Result<(), Fault> {

@@ -45,6 +45,9 @@ pub enum Purpose {
         /// The switch may have the host's traffic.
         exclusive: bool,
     },
+    /// A device that the host's kernel keeps, with its addresses: we get what is [selected](crate::Port::select),
+    /// nothing at first, and change nothing about it.
+    Shared,
     /// The host end of a veth pair that we made: nobody else's, and closed to the host's stack: what no socket takes
     /// is dropped.
     Closed,
@@ -155,10 +158,10 @@ pub fn open(config: &AfxdpConfig, arena: &Arena) -> Result<OpenAfxdp, OpenError>
 }
 
 fn open_here(config: &AfxdpConfig, arena: &Arena, mut links: Links) -> Result<OpenAfxdp, OpenError> {
-    // The host end of a pair that we made is nobody else's.
+    // The host end of a pair that we made is nobody else's, and what is shared may have addresses.
     let exclusive = config.purpose != Purpose::Host { exclusive: false };
     let link = links.claim(&config.device, exclusive)?;
-    let raised = !link.up;
+    let raised = !link.up && config.purpose != Purpose::Shared;
     if raised {
         links.change(&link, &[Change::Up(true)])?;
     }
@@ -177,12 +180,15 @@ fn open_raised(
     raised: bool,
 ) -> Result<OpenAfxdp, OpenError> {
     let (queues, bound) = open_queues(config, arena, link)?;
-    let sockets = SocketMap::new(&link.name, QUEUES_MAX)?;
+    let sockets = match config.purpose {
+        Purpose::Shared => SocketMap::selective(&link.name, QUEUES_MAX)?,
+        Purpose::Host { .. } | Purpose::Closed => SocketMap::new(&link.name, QUEUES_MAX)?,
+    };
     for queue in &queues {
         sockets.insert(&link.name, queue.queue.queue, queue.socket.as_fd())?;
     }
     let (unclaimed, company) = match config.purpose {
-        Purpose::Host { .. } => (Unclaimed::Pass, Company::Beside),
+        Purpose::Host { .. } | Purpose::Shared => (Unclaimed::Pass, Company::Beside),
         Purpose::Closed => (Unclaimed::Drop, Company::Alone),
     };
     let generic = !bound.zero_copy;
@@ -192,10 +198,10 @@ fn open_raised(
     })?;
     let promiscuous = match config.purpose {
         Purpose::Host { .. } => Some(promiscuous(link)?),
-        Purpose::Closed => None,
+        Purpose::Shared | Purpose::Closed => None,
     };
     // Fixed in some drivers; then tagged frames arrive as the driver gives them.
-    let strips = matches!(config.purpose, Purpose::Host { .. }) && link.kind != "veth";
+    let strips = config.purpose != Purpose::Closed && link.kind != "veth";
     let stripped_tags = strips && switch_offload(&link.name, STRIPS_TAGS, false).unwrap_or(false);
     Ok(OpenAfxdp {
         device: Device::new(link, config.netns.as_deref()),

@@ -1,4 +1,5 @@
-//! Our XDP program on a device: load, attach, detach; and the map from queues to sockets that it reads.
+//! Our XDP program on a device: load, attach, detach; and the maps that it reads: from queues to sockets, and of what
+//! is taken on a device that the host's kernel keeps.
 //!
 //! Called by `open.rs`, in the network namespace of the device. Knows nothing of rings or frames.
 //!
@@ -17,15 +18,18 @@
 mod dispatcher;
 mod error;
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
 use std::mem::size_of;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 
 use libxdp_sys as xdp;
 
 use super::device::{current_netns, within};
+use crate::port::Taken;
 use dispatcher::{Program, Programs, detach_program, has_bpffs, library, refuse_occupied, remove_stale};
 use error::{check, explain, from_rc};
 
@@ -77,7 +81,11 @@ pub enum XdpMode {
 
 /// The map from rx queues to sockets that the program redirects by.
 #[derive(Debug)]
-pub struct SocketMap(OwnedFd);
+pub struct SocketMap {
+    map: OwnedFd,
+    /// What is taken of a device that the host's kernel keeps.
+    selection: Option<Selection>,
+}
 
 impl SocketMap {
     /// Makes an empty map for `queues` queues.
@@ -100,7 +108,24 @@ impl SocketMap {
             return Err(explain(device, "bpf(MAP_CREATE, XSKMAP)", from_rc(fd)));
         }
         // SAFETY: a descriptor that the kernel just made for us alone.
-        Ok(SocketMap(unsafe { OwnedFd::from_raw_fd(fd) }))
+        Ok(SocketMap { map: unsafe { OwnedFd::from_raw_fd(fd) }, selection: None })
+    }
+
+    /// The same for a device that the host's kernel keeps: nothing is taken before it is [selected](Self::select).
+    ///
+    /// # Errors
+    /// As [`SocketMap::new`].
+    pub fn selective(device: &str, queues: u32) -> Result<Self, ProgramError> {
+        let selection = Some(Selection::new(device)?);
+        Ok(SocketMap { selection, ..Self::new(device, queues)? })
+    }
+
+    /// From now on exactly these frames are taken, if the map is [selective](Self::selective).
+    ///
+    /// # Errors
+    /// [`ProgramError::System`]: more than there is room for.
+    pub fn select(&mut self, device: &str, wanted: BTreeSet<Taken>) -> Result<(), ProgramError> {
+        self.selection.as_mut().map_or(Ok(()), |selection| selection.set(device, wanted))
     }
 
     /// Sends the frames of `queue` to `socket`, a bound AF_XDP socket. The kernel forgets it when it is closed.
@@ -112,7 +137,7 @@ impl SocketMap {
         // SAFETY: key and value are four bytes each, as the map was made, and live through the call.
         let rc = unsafe {
             xdp::bpf_map_update_elem(
-                self.0.as_raw_fd(),
+                self.map.as_raw_fd(),
                 (&raw const queue).cast(),
                 (&raw const value).cast(),
                 u64::from(xdp::BPF_ANY),
@@ -123,8 +148,89 @@ impl SocketMap {
 
     /// The map's descriptor, to hand to another process.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.map.as_fd()
     }
+}
+
+/// What the program takes on a device that the host's kernel keeps; nothing at first. All else is the kernel's.
+#[derive(Debug)]
+struct Selection {
+    map: OwnedFd,
+    /// What is in the map.
+    taken: BTreeSet<Taken>,
+}
+
+impl Selection {
+    /// An empty one.
+    fn new(device: &str) -> Result<Self, ProgramError> {
+        // SAFETY: the name lives through the call; a null options pointer means none.
+        let fd = unsafe {
+            xdp::bpf_map_create(
+                xdp::bpf_map_type_BPF_MAP_TYPE_HASH,
+                c"taken".as_ptr(),
+                KEY as u32,
+                4,
+                TAKEN_MAX,
+                std::ptr::null(),
+            )
+        };
+        if fd < 0 {
+            return Err(explain(device, "bpf(MAP_CREATE, HASH)", from_rc(fd)));
+        }
+        // SAFETY: a descriptor that the kernel just made for us alone.
+        Ok(Selection { map: unsafe { OwnedFd::from_raw_fd(fd) }, taken: BTreeSet::new() })
+    }
+
+    fn set(&mut self, device: &str, wanted: BTreeSet<Taken>) -> Result<(), ProgramError> {
+        for gone in self.taken.difference(&wanted) {
+            // SAFETY: a key of the size that the map was made with, which lives through the call.
+            let rc = unsafe { xdp::bpf_map_delete_elem(self.map.as_raw_fd(), key(gone).as_ptr().cast()) };
+            if rc < 0 {
+                return Err(explain(device, "bpf(MAP_DELETE_ELEM, HASH)", from_rc(rc)));
+            }
+        }
+        self.taken.retain(|taken| wanted.contains(taken));
+        for new in wanted {
+            if self.taken.contains(&new) {
+                continue;
+            }
+            let value = 1u32;
+            // SAFETY: key and value have the sizes that the map was made with, and live through the call.
+            let rc = unsafe {
+                xdp::bpf_map_update_elem(
+                    self.map.as_raw_fd(),
+                    key(&new).as_ptr().cast(),
+                    (&raw const value).cast(),
+                    u64::from(xdp::BPF_ANY),
+                )
+            };
+            if rc < 0 {
+                return Err(explain(device, "bpf(MAP_UPDATE_ELEM, HASH)", from_rc(rc)));
+            }
+            self.taken.insert(new);
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of `struct taken_key`.
+const KEY: usize = 24;
+
+/// Most of what is taken on one device, as the program's own map has it.
+const TAKEN_MAX: u32 = 1024;
+
+/// As `struct taken_key` of the program.
+fn key(taken: &Taken) -> [u8; KEY] {
+    let address = match taken.to {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    let mut key = [0; KEY];
+    key[..16].copy_from_slice(&address.octets());
+    key[16..18].copy_from_slice(&taken.vlan.unwrap_or(0).to_be_bytes());
+    key[18..20].copy_from_slice(&taken.port.to_be_bytes());
+    key[20..].copy_from_slice(&u32::from(taken.protocol).to_ne_bytes());
+    key
 }
 
 /// The attached program; dropping it detaches.
@@ -258,12 +364,19 @@ impl Object {
         };
         let sockets_map = object.map(device, c"xdp_sockets")?;
         // SAFETY: a map of this open object; libbpf duplicates the descriptor.
-        let rc = unsafe { xdp::bpf_map__reuse_fd(sockets_map, sockets.0.as_raw_fd()) };
+        let rc = unsafe { xdp::bpf_map__reuse_fd(sockets_map, sockets.map.as_raw_fd()) };
         check(rc, device, "using the socket map")?;
+        if let Some(selection) = &sockets.selection {
+            let taken = object.map(device, c"taken")?;
+            // SAFETY: a map of this open object; libbpf duplicates the descriptor.
+            let rc = unsafe { xdp::bpf_map__reuse_fd(taken, selection.map.as_raw_fd()) };
+            check(rc, device, "using the map of what is taken")?;
+        }
         let constants = object.map(device, c".rodata")?;
-        // SAFETY: a map of this object, not loaded yet; the value is copied and has the section's four bytes.
+        let values = [verdict, sockets.selection.is_some().into()];
+        // SAFETY: a map of this object, not loaded yet; the values are copied and have the section's eight bytes.
         let rc = unsafe {
-            xdp::bpf_map__set_initial_value(constants, (&raw const verdict).cast(), size_of::<u32>())
+            xdp::bpf_map__set_initial_value(constants, values.as_ptr().cast(), size_of_val(&values))
         };
         check(rc, device, "setting the program's constants")?;
         Ok(object)

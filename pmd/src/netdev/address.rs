@@ -148,14 +148,14 @@ fn settled(outcome: Result<(), Error>, harmless: i32) -> Result<(), Error> {
 }
 
 /// The address as the kernel takes it: family and bytes.
-fn encode(ip: IpAddr) -> (u8, Vec<u8>) {
+pub(super) fn encode(ip: IpAddr) -> (u8, Vec<u8>) {
     match ip {
         IpAddr::V4(ip) => (libc::AF_INET as u8, ip.octets().to_vec()),
         IpAddr::V6(ip) => (libc::AF_INET6 as u8, ip.octets().to_vec()),
     }
 }
 
-fn decode(bytes: &[u8]) -> Option<IpAddr> {
+pub(super) fn decode(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => bytes.first_chunk::<4>().map(|bytes| Ipv4Addr::from(*bytes).into()),
         16 => bytes.first_chunk::<16>().map(|bytes| Ipv6Addr::from(*bytes).into()),

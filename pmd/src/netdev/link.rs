@@ -24,6 +24,9 @@ const IFLA_TUN_NUM_DISABLED_QUEUES: u16 = 9;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_VXLAN_PORT: u16 = 15;
+const IFLA_GENEVE_PORT: u16 = 5;
 /// Asks for a link without its statistics.
 const SKIP_STATISTICS: u32 = 1 << 3;
 
@@ -73,6 +76,10 @@ pub struct Link {
     pub controller: Option<u32>,
     /// Index of the peer (veth) or parent, in the namespace that it lives in.
     pub peer: Option<u32>,
+    /// VLAN of a device of that kind.
+    pub vlan: Option<u16>,
+    /// UDP port that a VXLAN or Geneve device listens at while it is up.
+    pub udp_port: Option<u16>,
     /// Queues of a TAP; zeros for others.
     pub tap: TapQueues,
 }
@@ -345,6 +352,17 @@ fn parse_info(info: &[u8], link: &mut Link) {
                         }
                         _ => {}
                     }
+                }
+            }
+            libc::IFLA_INFO_DATA => {
+                let find =
+                    |wanted| attributes(value).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+                let pair = |value: &[u8]| value.first_chunk().copied();
+                match link.kind.as_str() {
+                    "vlan" => link.vlan = find(IFLA_VLAN_ID).and_then(pair).map(u16::from_ne_bytes),
+                    "vxlan" => link.udp_port = find(IFLA_VXLAN_PORT).and_then(pair).map(u16::from_be_bytes),
+                    "geneve" => link.udp_port = find(IFLA_GENEVE_PORT).and_then(pair).map(u16::from_be_bytes),
+                    _ => {}
                 }
             }
             _ => {}

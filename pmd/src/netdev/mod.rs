@@ -7,6 +7,7 @@
 //! - [`netns`]: a handle on a network namespace, and the one way into it;
 //! - [`link`]: devices and our mark on them (rtnetlink);
 //! - [`address`]: IP addresses and default routes (rtnetlink);
+//! - [`route`], [`neighbour`], [`watch`]: the host's way to somebody else, and that it has changed (rtnetlink);
 //! - [`settings`]: bringing a container's device to its wanted state, first time and again;
 //! - [`ingress`]: closing a device to the host's own stack (nftables, by nfnetlink).
 
@@ -15,11 +16,14 @@ mod anchor;
 mod error;
 pub mod ingress;
 pub mod link;
+pub mod neighbour;
 mod netlink;
 pub mod netns;
+pub mod route;
 pub mod settings;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod watch;
 
 pub use anchor::Anchor;
 pub use error::{Detail, Error};

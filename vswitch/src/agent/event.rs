@@ -28,6 +28,12 @@ pub enum Reason {
     Asking(IpAddr),
     /// That neighbour does not answer.
     Silent(IpAddr),
+    /// The device that leads to the underlay is down.
+    LinkDown,
+    /// The host's route to it leads through another device.
+    Elsewhere(IpAddr),
+    /// Somebody else has this UDP port of the host.
+    PortTaken(u16),
     /// There is no such station, or no more.
     NoStation,
 }
@@ -44,6 +50,11 @@ impl fmt::Display for Reason {
             Reason::Own(remote) => write!(f, "{remote} is an address of our own"),
             Reason::Asking(hop) => write!(f, "{hop} has not answered {} yet", protocol(hop)),
             Reason::Silent(hop) => write!(f, "{hop} does not answer {}", protocol(hop)),
+            Reason::LinkDown => f.write_str("the underlay's device is down"),
+            Reason::Elsewhere(remote) => {
+                write!(f, "the host's route to {remote} leads through another device than the underlay's")
+            }
+            Reason::PortTaken(port) => write!(f, "somebody else has UDP port {port} of the host"),
             Reason::NoStation => f.write_str("the underlay is not there"),
         }
     }

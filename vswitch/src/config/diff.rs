@@ -127,6 +127,11 @@ pub fn diff(current: &Config, wanted: &Config) -> Result<Vec<Step>, RestartNeede
     Ok(steps)
 }
 
+/// Whether the host's kernel keeps a port's device, and shares it with an underlay.
+pub fn is_shared(config: &Config, port: &Port) -> bool {
+    config.underlays.iter().any(|underlay| underlay.port == port.name && underlay.is_shared(config))
+}
+
 /// The configuration after the steps. An object that a step speaks of and that is not there is passed over.
 pub fn patch(config: &Config, steps: &[Step]) -> Config {
     let mut config = config.clone();
@@ -278,18 +283,19 @@ struct PortSteps<'c> {
 
 impl<'c> PortSteps<'c> {
     fn between(current: &'c Config, wanted: &Config) -> Self {
+        let changes_hands = |from, to| is_shared(current, from) != is_shared(wanted, to);
         let mut steps = PortSteps::default();
         let (old, new) = (Names::of(&current.ports), Names::of(&wanted.ports));
         for from in &current.ports {
             match new.get(from.name.as_str()) {
                 None => steps.delete(from, None),
-                Some(to) if to == from => {}
+                Some(to) if to == from && !changes_hands(from, to) => {}
                 Some(to) => match Effort::between(from, to) {
-                    Effort::InPlace => {
+                    Effort::InPlace if !changes_hands(from, to) => {
                         let (from, to) = (Box::new(from.clone()), Box::new(to.clone()));
                         steps.changes.push(Step::ChangePort { from, to });
                     }
-                    Effort::Reopen => {
+                    Effort::InPlace | Effort::Reopen => {
                         steps.unsettled.insert(from.name());
                         let (from, to) = (Box::new(from.clone()), Box::new(to.clone()));
                         steps.changes.push(Step::ReopenPort { from, to });

@@ -16,7 +16,7 @@ use pmd::{Fate, Port};
 use super::attempts::{Backoff, GRACE};
 use super::ports::{self, PortState, Running};
 use super::{AtStart, BRIDGES, State, placement};
-use crate::config::diff::{RestartNeeded, Step, diff};
+use crate::config::diff::{RestartNeeded, Step, diff, is_shared};
 use crate::config::names::Names;
 use crate::tables::fdb::{Kind, MacKey};
 use crate::telemetry::counters::PortTotals;
@@ -76,9 +76,12 @@ impl State {
         }
         self.check_limits(&wanted)?;
         check_overlays(&wanted)?;
+        if at_start == AtStart::Refuse {
+            self.check_udp_ports(&wanted)?;
+        }
         let concerns = |port: &schema::Port| steps.iter().filter_map(touched).any(|to| in_the_way(port, to));
         self.take_outcomes(concerns, Instant::now() + GRACE);
-        let (mut opened, closed) = self.open_all(&steps, at_start)?;
+        let (mut opened, closed) = self.open_all(&steps, &wanted, at_start)?;
         let addressed = self.readdress_all(&steps).map_err(E::from);
         let saved = addressed.and_then(|()| save().inspect_err(|_| self.readdress_back(&steps)));
         self.or_undo(saved, &mut opened, &closed)?;
@@ -132,6 +135,7 @@ impl State {
     fn open_all(
         &mut self,
         steps: &[Step],
+        wanted: &Config,
         at_start: AtStart,
     ) -> Result<(Vec<Opened>, Vec<PortName>), ApplyError> {
         let (mut beside, mut again, mut instead) = (Vec::new(), Vec::new(), Vec::new());
@@ -156,7 +160,7 @@ impl State {
                 closed.extend(self.make_way(&new, fate));
             }
             for config in new {
-                let result = self.open_one(config, at_start, &mut opened);
+                let result = self.open_one(config, is_shared(wanted, config), at_start, &mut opened);
                 self.or_undo(result, &mut opened, &closed)?;
             }
         }
@@ -211,10 +215,11 @@ impl State {
     fn open_one(
         &self,
         config: &schema::Port,
+        shared: bool,
         at_start: AtStart,
         opened: &mut Vec<Opened>,
     ) -> Result<(), ApplyError> {
-        let port = (self.opener)(config, &self.arena, self.crew.members().len());
+        let port = (self.opener)(config, shared, &self.arena, self.crew.members().len());
         match (port, at_start) {
             (Err(cause), AtStart::Refuse) => {
                 Err(ApplyError { object: format!("port \"{}\"", config.name), cause: Cause::Open(cause) })
@@ -252,7 +257,8 @@ impl State {
             if running.open().is_some() || self.attempts.is_under_way(name) {
                 continue;
             }
-            running.state = match (self.opener)(&running.config, &self.arena, workers) {
+            let shared = is_shared(&self.config, &running.config);
+            running.state = match (self.opener)(&running.config, shared, &self.arena, workers) {
                 Ok(port) => {
                     up.push(name.clone());
                     PortState::Open(port)
@@ -471,13 +477,6 @@ impl State {
 
 /// Refuses what the configuration can say of overlays and this version cannot do.
 fn check_overlays(wanted: &Config) -> Result<(), ApplyError> {
-    if let Some(underlay) = wanted.underlays.iter().find(|underlay| underlay.is_shared(wanted)) {
-        return Err(limit(
-            &format!("underlay \"{}\"", underlay.name),
-            "`share`: an underlay that is shared with the host's kernel is not there yet".into(),
-            "write `share = false`, and give it an `address` of its own",
-        ));
-    }
     for tunnel in &wanted.tunnels {
         let missing = [("gbp", tunnel.gbp), ("bfd", tunnel.bfd), ("group", tunnel.group.is_some())];
         if let Some((key, _)) = missing.into_iter().find(|(_, is_set)| *is_set) {

@@ -1,17 +1,24 @@
 //! Compiling a snapshot from the desired state, the ports that are open and the ways that are known.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use control::schema::{Bridge, Dscp, FlowId, Tunnel, TunnelKind, Underlay, VlanMode};
-use pmd::{Features, Port};
+use pmd::{Features, Port, Taken};
 
 use super::State;
-use super::reach::{Plugged, Seat};
+use super::ports::{PortState, Running};
+use super::reach::{Plugged, Seat, shared};
+use crate::agent::{Path, Reason};
 use crate::overlay::{Address, OverlayView, Overlays, RemoteView, UnderlayView};
 use crate::pipeline::{mask, remote_mask};
 use crate::snapshot::{BridgeView, Place, PortView, PortVlans, Snapshot, Stretch};
 use crate::tunnel::{Kind, Setup, Template};
+
+/// IP protocols of tunnels.
+const UDP: u8 = 17;
+const GRE: u8 = 47;
 
 impl State {
     /// Builds the snapshot of the current state and gives it to every worker. Also sets the limits that the
@@ -53,6 +60,43 @@ impl State {
         }
         self.snapshot = Arc::new(snapshot);
         self.crew.publish(&self.snapshot);
+        self.select();
+    }
+
+    /// Has ports that are shared with the host's kernel take what tunnels bring, and nothing else.
+    fn select(&mut self) {
+        for underlay in shared(&self.config) {
+            let mut taken = BTreeSet::new();
+            for tunnel in self.config.tunnels.iter().filter(|tunnel| tunnel.underlay == underlay.name) {
+                let locals = tunnel.remotes.iter().filter_map(|remote| self.local(underlay, tunnel, *remote));
+                let protocol = if tunnel.kind == TunnelKind::Nvgre { GRE } else { UDP };
+                let vlan = underlay.vlan.map(Into::into);
+                taken.extend(locals.map(|to| Taken { to, protocol, port: tunnel.port, vlan }));
+            }
+            if let Some(Running { state: PortState::Open(port), .. }) = self.ports.get_mut(&underlay.port)
+                && let Err(fault) = port.select(taken)
+            {
+                eprintln!("vswitchd: port \"{}\": {fault}", underlay.port);
+            }
+        }
+    }
+
+    /// How a remote is reached now.
+    pub(super) fn path(&self, underlay: &Underlay, remote: IpAddr) -> Result<Path, Reason> {
+        match self.reach.missing_port(&self.config, underlay) {
+            Some(port) => Err(Reason::PortTaken(port)),
+            None => self.reach.path(&underlay.name, remote),
+        }
+    }
+
+    /// Our address, as a remote knows us.
+    fn local(&self, underlay: &Underlay, tunnel: &Tunnel, remote: IpAddr) -> Option<IpAddr> {
+        if underlay.is_shared(&self.config) {
+            let path = self.path(underlay, remote).ok()?;
+            return Some(tunnel.local.unwrap_or(path.source));
+        }
+        let mut addresses = underlay.addresses.iter().map(|prefix| prefix.address());
+        tunnel.local.or_else(|| addresses.find(|ip| ip.is_ipv4() == remote.is_ipv4()))
     }
 
     fn add_ports(&self, snapshot: &mut Snapshot) {
@@ -175,11 +219,9 @@ impl State {
         remote: IpAddr,
         outlet: u16,
     ) -> Option<RemoteView> {
-        let of_family = underlay.addresses.iter().map(|prefix| prefix.address());
-        let local =
-            tunnel.local.or_else(|| of_family.into_iter().find(|ip| ip.is_ipv4() == remote.is_ipv4()))?;
+        let local = self.local(underlay, tunnel, remote)?;
         let kind = kind(tunnel.kind);
-        let path = self.reach.path(&underlay.name, remote).ok();
+        let path = self.path(underlay, remote).ok();
         let template = path.and_then(|path| {
             Template::new(&Setup {
                 kind,

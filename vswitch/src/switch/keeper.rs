@@ -16,6 +16,7 @@ use super::apply::has_the_device;
 use super::attempts::Attempt;
 use super::ports::{PortState, Running};
 use super::{State, Switch};
+use crate::config::diff::is_shared;
 use crate::tables::fdb::Kind;
 use crate::worker::Event;
 use crate::worker::queue::Incarnation;
@@ -55,6 +56,7 @@ pub(super) fn start(
             round += 1;
             state.take_outcomes(|_| false, Instant::now());
             state.bring_up();
+            state.claim_ports();
         }
     };
     std::thread::Builder::new().name("keeper".into()).spawn(keep).ok()
@@ -113,7 +115,9 @@ impl State {
         for port in self.ports.values() {
             if port.open().is_none() && port.backoff.is_due(now_ns) {
                 let (opener, arena) = (self.opener.clone(), self.arena.clone());
-                self.attempts.begin(&port.config, Box::new(move |config| opener(config, &arena, workers)));
+                let shared = is_shared(&self.config, &port.config);
+                let open = move |config: &_| opener(config, shared, &arena, workers);
+                self.attempts.begin(&port.config, Box::new(open));
             }
         }
     }

@@ -9,6 +9,7 @@ mod apply;
 mod attempts;
 mod compile;
 mod keeper;
+mod kernel;
 mod placement;
 mod ports;
 mod reach;
@@ -126,7 +127,8 @@ impl Switch {
         rings: PathBuf,
         save: impl FnOnce() -> Result<(), E>,
     ) -> Result<Arc<Switch>, E> {
-        let opener = move |port: &_, arena: &_, workers| ports::open(port, arena, workers, &rings);
+        let opener =
+            move |port: &_, shared, arena: &_, workers| ports::open(port, shared, arena, workers, &rings);
         Switch::start_with(Arc::new(opener), config, at_start, seed, save)
     }
 
@@ -228,6 +230,7 @@ impl Switch {
         let names: Vec<_> = state.ports.keys().cloned().collect();
         state.detach(&names);
         state.crew.stop();
+        state.reach.leave_host();
         ports::close_all(state.ports.values_mut(), Fate::Leave);
     }
 

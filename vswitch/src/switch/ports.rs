@@ -15,7 +15,8 @@ use crate::worker::outlet::Tx;
 use crate::worker::queue::{Incarnation, QueueLoad};
 
 /// How ports are opened: [`open`], or what a test has in its place.
-pub type Opener = Arc<dyn Fn(&schema::Port, &Arena, usize) -> Result<Box<dyn Port>, String> + Send + Sync>;
+pub type Opener =
+    Arc<dyn Fn(&schema::Port, bool, &Arena, usize) -> Result<Box<dyn Port>, String> + Send + Sync>;
 
 /// How one port is opened, with all that it takes.
 pub type Opening = Box<dyn FnOnce(&schema::Port) -> Result<Box<dyn Port>, String> + Send>;
@@ -157,13 +158,14 @@ pub fn check(port: &schema::Port) -> Result<(), String> {
     look().map_err(|error: pmd::netdev::Error| error.to_string())
 }
 
-/// Opens a port as its configuration says, with a tx queue for each of `workers` where the type can. What shared rings
+/// Opens a port as its configuration says, `shared` with the host's kernel or not, with a tx queue for each of `workers` where the type can. What shared rings
 /// leave for the next switch is put into the folder `rings`.
 ///
 /// # Errors
 /// What failed, why, and what to do, for people.
 pub fn open(
     port: &schema::Port,
+    shared: bool,
     arena: &Arena,
     workers: usize,
     rings: &Path,
@@ -208,7 +210,10 @@ pub fn open(
                 device: device.device.to_string(),
                 queues: port.queues.map(Into::into),
                 mode,
-                purpose: afxdp::Purpose::Host { exclusive: device.exclusive },
+                purpose: match shared {
+                    true => afxdp::Purpose::Shared,
+                    false => afxdp::Purpose::Host { exclusive: device.exclusive },
+                },
             };
             let open = afxdp::open(&config, arena).map_err(|error| text(&error))?;
             Ok(Box::new(afxdp::AfxdpPort::new(open)))

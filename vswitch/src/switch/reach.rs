@@ -5,20 +5,21 @@
 //! ([`State::hear`]). Remotes are numbered here: a remote keeps its number as long as it is configured, since what
 //! is learned is behind that number.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use control::schema::{BridgeName, PortKind, TunnelName, UnderlayName};
+use control::schema::{BridgeName, Config, PortKind, TunnelName, Underlay, UnderlayName};
 use hashbrown::HashMap;
 use pmd::clock::Clock;
 use pmd::local::{self, LocalPort};
 use pmd::{Port, RxQueue};
 
-use super::{State, Switch};
+use super::kernel::{self, Kernel, Place};
+use super::{ApplyError, Cause, State, Switch};
 use crate::agent::{Agent, Event, Path, Pinger, Reason, Station};
 use crate::worker::mailbox::Command;
 use crate::worker::outlet::Tx;
@@ -61,6 +62,12 @@ pub(super) struct Plugged {
 pub(super) struct Reach {
     agent: Agent,
     stations: BTreeMap<Arc<str>, Plugged>,
+    /// Those who follow the host's kernel for shared underlays, by the name of the station that each stands for.
+    kernels: BTreeMap<Arc<str>, Kernel>,
+    /// What they tell goes here.
+    told: Sender<Event>,
+    /// The UDP ports of shared underlays.
+    bound: BTreeMap<UdpPort, Result<UdpSocket, String>>,
     /// The indices of remotes.
     remotes: BTreeMap<(TunnelName, IpAddr), u16>,
     /// What the agent said last of a remote, by the station that it is reached from.
@@ -72,9 +79,19 @@ impl Reach {
     pub(super) fn new(clock: Arc<dyn Clock>) -> io::Result<(Reach, Receiver<Event>)> {
         let (told, events): (Sender<Event>, _) = channel();
         // Nobody listens only when the switch is going down.
-        let agent = Agent::start(clock, move |event| drop(told.send(event)))?;
-        let reach =
-            Reach { agent, stations: BTreeMap::new(), remotes: BTreeMap::new(), paths: HashMap::new() };
+        let agent = Agent::start(clock, {
+            let told = told.clone();
+            move |event| drop(told.send(event))
+        })?;
+        let reach = Reach {
+            agent,
+            stations: BTreeMap::new(),
+            kernels: BTreeMap::new(),
+            told,
+            bound: BTreeMap::new(),
+            remotes: BTreeMap::new(),
+            paths: HashMap::new(),
+        };
         Ok((reach, events))
     }
 
@@ -108,6 +125,24 @@ impl Reach {
         let station = Seat::Underlay(underlay.clone()).station_name();
         self.paths.get(&(station, remote)).copied().unwrap_or(Err(Reason::NoStation))
     }
+
+    /// The UDP port that an underlay needs and somebody else has.
+    pub(super) fn missing_port(&self, config: &Config, underlay: &Underlay) -> Option<u16> {
+        let port = udp_ports(config, underlay).find(|port| self.bound.get(port).is_some_and(Result::is_err));
+        port.map(|(_, port)| port)
+    }
+
+    /// Whether anybody wants to know the way to a remote.
+    fn wants(&self, station: &Arc<str>, remote: IpAddr) -> bool {
+        let shared = self.kernels.get(station).is_some_and(|kernel| kernel.wants(remote));
+        shared || self.stations.contains_key(station)
+    }
+
+    /// Leaves what is the host's to the host.
+    pub(super) fn leave_host(&mut self) {
+        self.kernels.clear();
+        self.bound.clear();
+    }
 }
 
 /// Takes what the agent says to the switch, until one of the two is gone.
@@ -130,6 +165,8 @@ impl State {
     fn hear(&mut self, events: Vec<Event>) {
         for event in events {
             match event {
+                // Late words of one who is not asked any more.
+                Event::Path(change) if !self.reach.wants(&change.station, change.remote) => {}
                 Event::Path(change) => {
                     let key = (change.station, change.remote);
                     self.reach.paths.insert(key, change.path);
@@ -165,6 +202,7 @@ impl State {
             }
         }
         self.number_remotes(&mut settled);
+        self.settle_kernels();
         settled
     }
 
@@ -186,6 +224,81 @@ impl State {
                 self.fdb.remove_port(index);
             }
         }
+    }
+
+    /// Follows the kernel for every shared underlay, and for no other.
+    fn settle_kernels(&mut self) {
+        let wanted: BTreeMap<Arc<str>, (Place, BTreeSet<IpAddr>)> = shared(&self.config)
+            .filter_map(|underlay| {
+                let name = Seat::Underlay(underlay.name.clone()).station_name();
+                let tunnels = self.config.tunnels.iter().filter(|tunnel| tunnel.underlay == underlay.name);
+                let remotes = tunnels.flat_map(|tunnel| tunnel.remotes.iter().copied()).collect();
+                Some((name, (place(&self.config, underlay)?, remotes)))
+            })
+            .collect();
+        let Reach { kernels, paths, told, .. } = &mut self.reach;
+        kernels.retain(|name, kernel| {
+            let stays = wanted.get(name).is_some_and(|(place, _)| *place == kernel.place);
+            paths.retain(|(station, remote), _| {
+                station != name || (stays && wanted.get(name).is_some_and(|(_, all)| all.contains(remote)))
+            });
+            stays
+        });
+        for (name, (place, remotes)) in wanted {
+            if !kernels.contains_key(&name) {
+                match Kernel::start(name.clone(), place, told.clone()) {
+                    Ok(kernel) => drop(kernels.insert(name.clone(), kernel)),
+                    Err(error) => eprintln!("vswitchd: {name}: nobody to follow the host's kernel: {error}"),
+                }
+            }
+            if let Some(kernel) = kernels.get(&name) {
+                kernel.want(remotes);
+            }
+        }
+        self.bind_ports();
+    }
+
+    /// Takes the UDP ports of shared underlays that are not had yet, and lets others go.
+    fn bind_ports(&mut self) {
+        let wanted: HashSet<UdpPort> =
+            shared(&self.config).flat_map(|underlay| udp_ports(&self.config, underlay)).collect();
+        self.reach.bound.retain(|port, _| wanted.contains(port));
+        for port in wanted {
+            if !self.reach.bound.get(&port).is_some_and(Result::is_ok) {
+                let bound = kernel::bind(port.0.as_deref(), port.1);
+                if let (Err(error), None) = (&bound, self.reach.bound.get(&port)) {
+                    eprintln!("vswitchd: {error}");
+                }
+                self.reach.bound.insert(port, bound);
+            }
+        }
+    }
+
+    /// Tries again to get UDP ports that somebody else has.
+    pub(super) fn claim_ports(&mut self) {
+        let missing = |reach: &Reach| reach.bound.values().filter(|bound| bound.is_err()).count();
+        let before = missing(&self.reach);
+        if before > 0 {
+            self.bind_ports();
+            if missing(&self.reach) < before {
+                self.publish_paths();
+            }
+        }
+    }
+
+    /// Refuses a configuration with a UDP port that somebody else has.
+    pub(super) fn check_udp_ports(&self, wanted: &Config) -> Result<(), ApplyError> {
+        for underlay in shared(wanted) {
+            for port in udp_ports(wanted, underlay) {
+                if !self.reach.bound.get(&port).is_some_and(Result::is_ok)
+                    && let Err(cause) = kernel::bind(port.0.as_deref(), port.1)
+                {
+                    let object = format!("underlay \"{}\"", underlay.name);
+                    return Err(ApplyError { object, cause: Cause::Open(cause) });
+                }
+            }
+        }
+        Ok(())
     }
 
     fn unplug(&mut self, settled: &mut Settled) {
@@ -310,6 +423,31 @@ impl State {
         let taken: HashSet<u16> = ports.chain(self.reach.stations().map(|plugged| plugged.index)).collect();
         (0..self.limits.ports as u16).find(|index| !taken.contains(index)).unwrap_or(0)
     }
+}
+
+/// A UDP port of a namespace.
+type UdpPort = (Option<String>, u16);
+
+/// The underlays that the host's kernel has.
+pub(super) fn shared(config: &Config) -> impl Iterator<Item = &Underlay> {
+    config.underlays.iter().filter(|underlay| underlay.is_shared(config))
+}
+
+/// Where a shared underlay is.
+fn place(config: &Config, underlay: &Underlay) -> Option<Place> {
+    let (netns, device) = config.port(underlay.port.as_str())?.kind.interface()?;
+    Some(Place {
+        netns: netns.map(|netns| netns.path().display().to_string()),
+        device: device.to_string(),
+        vlan: underlay.vlan.map(Into::into),
+    })
+}
+
+/// The UDP ports that tunnels over a shared underlay have.
+fn udp_ports<'c>(config: &'c Config, underlay: &'c Underlay) -> impl Iterator<Item = UdpPort> + 'c {
+    let netns = place(config, underlay).map(|place| place.netns).filter(|_| underlay.is_shared(config));
+    let tunnels = config.tunnels.iter().filter(|tunnel| tunnel.underlay == underlay.name && tunnel.port != 0);
+    tunnels.filter_map(move |tunnel| Some((netns.clone()?, tunnel.port)))
 }
 
 /// What is left to do when the workers know a new configuration.

@@ -163,7 +163,7 @@ impl Stage {
         save: impl FnOnce() -> Result<(), StartError>,
     ) -> Result<Arc<Switch>, StartError> {
         let stage = self.clone();
-        let opener = move |port: &schema::Port, _: &Arena, _: usize| stage.open(port);
+        let opener = move |port: &schema::Port, _: bool, _: &Arena, _: usize| stage.open(port);
         Switch::start_with(Arc::new(opener), config, at_start, 1, save)
     }
 

@@ -128,7 +128,9 @@ impl State {
         let port = underlay.and_then(|underlay| self.ports.get(&underlay.port));
         let path = match port {
             Some(port) if port.open().is_none() => Err(format!("port \"{}\" is down", port.config.name)),
-            _ => self.reach.path(&tunnel.underlay, remote).map_err(|reason: Reason| reason.to_string()),
+            _ => underlay
+                .map_or(Err(Reason::NoStation), |underlay| self.path(underlay, remote))
+                .map_err(|reason: Reason| reason.to_string()),
         };
         RemoteRow {
             address: remote,

@@ -1,0 +1,184 @@
+//! An uplink that the host keeps: its kernel's own traffic goes on whatever becomes of the switch, and tunnels run
+//! over the kernel's addresses, routes and neighbours, however these change.
+
+use std::thread;
+
+use serde_json::Value;
+use vswitch_tests::lab::{assert_conserved, await_up};
+use vswitch_tests::namespace::{Namespace, run};
+use vswitch_tests::traffic::{assert_exchange, await_ping, iperf, iperf_server, pings};
+use vswitch_tests::wait::SOON;
+use vswitch_tests::{Attachment, Container, Ctl, Daemon, Lab, wait_until};
+
+/// The address that the other host's overlay has.
+const FAR: &str = "10.9.0.200";
+
+/// A host with an uplink of its own, a container on the switch, and another host with a VXLAN device of the kernel.
+struct Pair {
+    lab: Lab,
+    other: Namespace,
+    container: Container,
+}
+
+impl Pair {
+    fn new(tag: &str) -> Pair {
+        let lab = Lab::new(tag);
+        let other = Namespace::new("other");
+        lab.host.ip(&format!("link add up0 type veth peer name up0 netns {}", other.name()));
+        for (host, at) in [(&lab.host, 1), (&other, 2)] {
+            host.ip(&format!("address add 192.0.2.{at}/24 dev up0"));
+            host.ip(&format!("address add 2001:db8::{at}/64 dev up0 nodad"));
+            host.ip("link set up0 up");
+        }
+        other.ip("link add vx0 type vxlan id 5001 local 192.0.2.2 remote 192.0.2.1 dstport 4789");
+        other.ip("link set vx0 up");
+        other.ip(&format!("address add {FAR}/24 dev vx0"));
+        let container = lab.container("web", Attachment::Tap, 1450);
+        Pair { lab, other, container }
+    }
+
+    fn configuration(&self) -> String {
+        let port = self.container.port("");
+        format!(
+            "[switch]\nworkers = [1]\n[[bridge]]\nname = \"blue\"\nvni = 5001\n{port}\n\
+             [[port]]\nname = \"uplink\"\ntype = \"afxdp\"\ndevice = \"up0\"\n\
+             [[underlay]]\nname = \"core\"\nport = \"uplink\"\n\
+             [[tunnel]]\nname = \"dc\"\ntype = \"vxlan\"\nunderlay = \"core\"\nremote = [\"192.0.2.2\"]\n"
+        )
+    }
+
+    fn await_overlay(&self) {
+        await_ping(&self.container.namespace, FAR.parse().expect("an address"));
+    }
+
+    fn neighbour(&self) -> String {
+        self.lab.host.ip("neighbour show 192.0.2.2 dev up0")
+    }
+}
+
+/// Why the tunnel does not work, if it does not.
+fn reason(ctl: &Ctl) -> Option<String> {
+    let tunnel = ctl.json(&["tunnel", "show", "dc"]);
+    tunnel["reason"].as_str().map(str::to_owned)
+}
+
+fn await_reason(ctl: &Ctl, text: &str) {
+    wait_until(&format!("the tunnel's reason says {text:?}"), SOON, || {
+        reason(ctl).is_some_and(|reason| reason.contains(text))
+    });
+}
+
+#[test]
+fn a_tcp_session_of_the_host_survives_all_that_the_switch_does() {
+    let pair = Pair::new("sharedtcp");
+    let (host, other) = (&pair.lab.host, &pair.other);
+    let server = iperf_server(other);
+    let mut command = host.command("iperf3");
+    command.args(["--json", "-t", "12", "-i", "1", "-b", "200M", "-c", "192.0.2.2"]);
+    let client = thread::spawn(move || run(&mut command));
+
+    let mut daemon = pair.lab.start(&pair.configuration());
+    await_up(&daemon.ctl(), &["uplink"]);
+    pair.await_overlay();
+    let far = FAR.parse().expect("an address");
+    assert_exchange(&pair.container.namespace, other, far, 7, 20 << 20);
+    assert_conserved(&daemon.ctl());
+    daemon.kill();
+    assert!(pings(host, "192.0.2.2".parse().expect("an address")), "the host is cut off by a crash");
+    daemon.start_again();
+    pair.await_overlay();
+    daemon.stop();
+    assert!(pings(host, "192.0.2.2".parse().expect("an address")));
+    daemon.start_again();
+    pair.await_overlay();
+
+    let report: Value = serde_json::from_str(&client.join().expect("iperf3 ends well")).expect("JSON");
+    let intervals = report["intervals"].as_array().expect("iperf3 lists intervals");
+    assert!(intervals.len() >= 11, "{report}");
+    for interval in intervals {
+        assert!(interval["sum"]["bytes"].as_u64() > Some(0), "the session stood still: {interval}");
+    }
+    drop(server);
+    daemon.stop();
+}
+
+#[test]
+fn the_host_keeps_what_is_not_a_tunnels() {
+    let pair = Pair::new("sharedrest");
+    let mut daemon = pair.lab.start(&pair.configuration());
+    pair.await_overlay();
+    let received = |daemon: &Daemon| daemon.ctl().port("uplink").expect("it is listed")["rx_frames"].as_u64();
+    let before = received(&daemon);
+    for address in ["192.0.2.2", "2001:db8::2"] {
+        await_ping(&pair.lab.host, address.parse().expect("an address"));
+    }
+    for address in ["192.0.2.1", "2001:db8::1"] {
+        await_ping(&pair.other, address.parse().expect("an address"));
+    }
+    let tcp =
+        iperf(&pair.lab.host, &pair.other, "192.0.2.2".parse().expect("an address"), &["-t", "1", "-R"]);
+    assert!(tcp["end"]["sum_received"]["bytes"].as_u64() > Some(1 << 20), "{tcp}");
+    // The container's own stack says something now and then, the host's thousands of frames are not among it.
+    let seen = received(&daemon).expect("a number") - before.expect("a number");
+    assert!(seen < 50, "{seen} frames of the host came to the switch");
+    assert!(pair.neighbour().contains("managed"), "{}", pair.neighbour());
+    daemon.stop();
+    assert!(!pair.neighbour().contains("managed"), "{}", pair.neighbour());
+    let programs = pair.lab.host.ip("link show up0");
+    assert!(!programs.contains("xdp"), "{programs}");
+}
+
+#[test]
+fn what_changes_in_the_kernel_is_followed() {
+    let pair = Pair::new("sharedmove");
+    let mut daemon = pair.lab.start(&pair.configuration());
+    let ctl = daemon.ctl();
+    pair.await_overlay();
+    let host = &pair.lab.host;
+
+    host.ip("address del 192.0.2.1/24 dev up0");
+    await_reason(&ctl, "no route to 192.0.2.2");
+    host.ip("address add 192.0.2.1/24 dev up0");
+    pair.await_overlay();
+
+    host.ip("link set up0 down");
+    await_reason(&ctl, "down");
+    host.ip("link set up0 up");
+    pair.await_overlay();
+
+    host.ip("route add 192.0.2.2/32 dev lo");
+    await_reason(&ctl, "another device");
+    host.ip("route del 192.0.2.2/32 dev lo");
+    pair.await_overlay();
+
+    // Another address of the neighbour.
+    pair.other.ip("link set up0 address 02:00:00:00:77:77");
+    host.ip("neighbour del 192.0.2.2 dev up0");
+    wait_until("the new neighbour is known", SOON, || {
+        ctl.json(&["tunnel", "show", "dc"])["remotes"][0]["mac"] == "02:00:00:00:77:77"
+    });
+    pair.await_overlay();
+
+    host.ip("route add 192.0.2.2/32 dev up0 mtu 1400");
+    wait_until("the route's MTU is known", SOON, || {
+        ctl.json(&["tunnel", "show", "dc"])["remotes"][0]["mtu"] == 1400
+    });
+    daemon.stop();
+}
+
+#[test]
+fn a_vxlan_device_of_the_kernel_on_the_port_is_named() {
+    let pair = Pair::new("sharedport");
+    pair.lab.host.ip("link add vx9 type vxlan id 9 local 192.0.2.1 dstport 4789");
+    pair.lab.host.ip("link set vx9 up");
+    let failure = Daemon::attempt(&pair.lab.host, pair.lab.folder(), &pair.configuration(), &[])
+        .expect_err("the port is taken");
+    assert!(failure.contains("vx9") && failure.contains("4789"), "{failure}");
+    pair.lab.host.ip("link del vx9");
+    let mut daemon = pair.lab.start(&pair.configuration());
+    pair.await_overlay();
+    // Now the port is ours.
+    pair.lab.host.ip("link add vx9 type vxlan id 9 local 192.0.2.1 dstport 4789");
+    assert!(!pair.lab.host.succeeds("ip link set vx9 up"), "two have UDP port 4789");
+    daemon.stop();
+}

@@ -1,0 +1,293 @@
+//! Ways to remotes over a network of the host's kernel.
+//!
+//! A shared underlay's addresses, routes and neighbours are the kernel's. A thread for each asks it how every remote
+//! is reached, asks again whenever anything about the namespace's networking has changed, and tells what is new in the
+//! words of the [agent](crate::agent), which does the same on underlays of our own. Next hops are managed neighbours:
+//! the kernel finds and refreshes them whether or not the host itself sends there. What the thread holds is sockets;
+//! what it is told is a plain value, so that nobody waits for it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use pmd::netdev::neighbour::Neighbour;
+use pmd::netdev::watch::Watch;
+use pmd::netdev::{Anchor, Error, Link, Links, Netns};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use crate::agent::{Event, Path, PathChange, Reason};
+
+/// How long the thread sleeps at most: what the kernel has learned of a path's MTU it does not tell.
+const TICK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// News come in crowds: how long after the first the others are waited for.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// How often the kernel is reminded of a neighbour that it does not know.
+const REMIND: Duration = Duration::from_millis(900);
+
+/// Which network of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The namespace of the device, if it is not the daemon's.
+    pub(super) netns: Option<String>,
+    /// The underlay's device.
+    pub(super) device: String,
+    /// The network is on this VLAN of it.
+    pub(super) vlan: Option<u16>,
+}
+
+/// A thread that follows the kernel. Dropping it ends the thread, and leaves the neighbours to the kernel.
+pub(super) struct Kernel {
+    pub(super) place: Place,
+    wanted: Arc<Wanted>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread shall do.
+struct Wanted {
+    /// To whom ways are wanted; `None`: it shall end.
+    remotes: Mutex<Option<BTreeSet<IpAddr>>>,
+    wake: OwnedFd,
+}
+
+impl Wanted {
+    fn set(&self, remotes: Option<BTreeSet<IpAddr>>) {
+        *self.remotes.lock().unwrap_or_else(PoisonError::into_inner) = remotes;
+        // It can only be full, and then the thread is awake.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    fn get(&self) -> Option<BTreeSet<IpAddr>> {
+        self.remotes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Kernel {
+    /// Starts to follow the kernel for the underlay that is called `station`.
+    ///
+    /// # Errors
+    /// No descriptor or no thread is to be had.
+    pub(super) fn start(station: Arc<str>, place: Place, tell: Sender<Event>) -> io::Result<Kernel> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let wanted = Arc::new(Wanted { remotes: Mutex::new(Some(BTreeSet::new())), wake });
+        let mut follower = Follower {
+            station,
+            place: place.clone(),
+            wanted: wanted.clone(),
+            tell,
+            host: None,
+            told: HashMap::new(),
+        };
+        let thread = std::thread::Builder::new().name("kernel".into()).spawn(move || follower.run())?;
+        Ok(Kernel { place, wanted, thread: Some(thread) })
+    }
+
+    /// To whom ways are wanted from now on.
+    pub(super) fn want(&self, remotes: BTreeSet<IpAddr>) {
+        if self.wanted.get().as_ref() != Some(&remotes) {
+            self.wanted.set(Some(remotes));
+        }
+    }
+
+    /// Whether a way to this remote is wanted.
+    pub(super) fn wants(&self, remote: IpAddr) -> bool {
+        self.wanted.get().is_some_and(|remotes| remotes.contains(&remote))
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        self.wanted.set(None);
+        if let Some(thread) = self.thread.take() {
+            // It has panicked at most, and said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread's own.
+struct Follower {
+    station: Arc<str>,
+    place: Place,
+    wanted: Arc<Wanted>,
+    tell: Sender<Event>,
+    host: Option<Host>,
+    told: HashMap<IpAddr, Result<Path, Reason>>,
+}
+
+/// An open namespace.
+struct Host {
+    links: Links,
+    watch: Watch,
+    anchor: Option<Anchor>,
+    /// The device that neighbours are managed on, and when the kernel was asked for each.
+    managed: (Link, BTreeMap<IpAddr, Instant>),
+}
+
+impl Follower {
+    fn run(&mut self) {
+        while let Some(remotes) = self.wanted.get() {
+            // What has changed before it is asked is no news any more.
+            let _ = self.host.as_ref().map(|host| host.watch.has_news());
+            let paths = self.find(&remotes);
+            self.told.retain(|remote, _| remotes.contains(remote));
+            for (remote, path) in paths {
+                if self.told.insert(remote, path) != Some(path) {
+                    let change = PathChange { station: self.station.clone(), remote, path };
+                    // Nobody listens only when the switch is going down.
+                    let _ = self.tell.send(Event::Path(change));
+                }
+            }
+            self.sleep();
+        }
+        if let Some(host) = &mut self.host {
+            host.release(&BTreeSet::new());
+        }
+    }
+
+    /// Until the kernel or the switch has something new, or for a while.
+    fn sleep(&self) {
+        let mut wake = vec![PollFd::new(&self.wanted.wake, PollFlags::IN)];
+        wake.extend(self.host.as_ref().map(|host| PollFd::new(&host.watch, PollFlags::IN)));
+        // Whatever it returns, the thread looks for itself.
+        let _ = poll(&mut wake, Some(&TICK));
+        let _ = rustix::io::read(&self.wanted.wake, &mut [0; 8]);
+        std::thread::sleep(GATHER);
+    }
+
+    /// The ways to all remotes.
+    fn find(&mut self, remotes: &BTreeSet<IpAddr>) -> Vec<(IpAddr, Result<Path, Reason>)> {
+        if self.host.as_ref().and_then(|host| host.anchor.as_ref()).is_some_and(|anchor| !anchor.holds()) {
+            self.host = None;
+        }
+        if self.host.is_none() {
+            self.host = Host::open(&self.place).ok();
+        }
+        let none = |reason| remotes.iter().map(|remote| (*remote, Err(reason))).collect();
+        let Some(host) = &mut self.host else { return none(Reason::NoStation) };
+        let link = match host.device(&self.place) {
+            Ok(Some(link)) if link.up && link.carrier => link,
+            Ok(Some(_)) => return none(Reason::LinkDown),
+            _ => return none(Reason::NoStation),
+        };
+        if host.managed.0.index != link.index {
+            // Its neighbours are gone with the former device.
+            host.managed.1.clear();
+        }
+        host.managed.0 = link.clone();
+        let mut hops = BTreeSet::new();
+        let paths = remotes.iter().map(|remote| (*remote, host.path(&link, *remote, &mut hops))).collect();
+        host.release(&hops);
+        paths
+    }
+}
+
+impl Host {
+    fn open(place: &Place) -> Result<Host, Error> {
+        let netns = Netns::open_or_own(place.netns.as_deref())?;
+        Ok(Host {
+            // First: what changes from here on is heard.
+            watch: Watch::open(&netns)?,
+            links: Links::open(&netns)?,
+            anchor: Anchor::new(place.netns.as_deref())?,
+            managed: Default::default(),
+        })
+    }
+
+    /// The device that has the addresses.
+    fn device(&mut self, place: &Place) -> Result<Option<Link>, Error> {
+        let Some(link) = self.links.find(&place.device)? else { return Ok(None) };
+        let Some(vlan) = place.vlan else { return Ok(Some(link)) };
+        let is_on_top = |on: &Link| on.vlan == Some(vlan) && on.peer == Some(link.index);
+        Ok(self.links.all()?.into_iter().find(is_on_top))
+    }
+
+    fn path(&mut self, link: &Link, remote: IpAddr, hops: &mut BTreeSet<IpAddr>) -> Result<Path, Reason> {
+        let route = self.links.route(remote).map_err(|_| Reason::NoStation)?;
+        let route = route.ok_or(Reason::NoRoute(remote))?;
+        if route.is_local {
+            return Err(Reason::Own(remote));
+        }
+        if route.device != link.index {
+            return Err(Reason::Elsewhere(remote));
+        }
+        let source = route.source.ok_or(Reason::NoRoute(remote))?;
+        let hop = route.gateway.unwrap_or(remote);
+        hops.insert(hop);
+        let next_hop_mac = self.neighbour(link, hop)?;
+        let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
+        Ok(Path { next_hop_mac, source_mac: link.mac, source, mtu })
+    }
+
+    fn neighbour(&mut self, link: &Link, hop: IpAddr) -> Result<[u8; 6], Reason> {
+        let known = self.links.neighbour(link, hop).map_err(|_| Reason::NoStation)?;
+        let asked = self.managed.1.get(&hop);
+        let is_due = match known {
+            // What somebody has configured stays as it is.
+            Neighbour::Known { fixed: true, .. } => false,
+            Neighbour::Known { .. } => asked.is_none(),
+            Neighbour::Asked | Neighbour::Silent => asked.is_none_or(|asked| asked.elapsed() >= REMIND),
+        };
+        if is_due && self.links.manage_neighbour(link, hop).is_ok() {
+            self.managed.1.insert(hop, Instant::now());
+        }
+        match known {
+            Neighbour::Known { mac, .. } => Ok(mac),
+            Neighbour::Asked => Err(Reason::Asking(hop)),
+            Neighbour::Silent => Err(Reason::Silent(hop)),
+        }
+    }
+
+    /// Leaves all neighbours but these to the kernel.
+    fn release(&mut self, but: &BTreeSet<IpAddr>) {
+        let (link, managed) = &mut self.managed;
+        for (hop, _) in managed.extract_if(.., |hop, _| !but.contains(hop)) {
+            // It stays managed, and is asked for in vain now and then: no harm is done.
+            let _ = self.links.release_neighbour(link, hop);
+        }
+    }
+}
+
+/// Takes a UDP port in a namespace: nobody else gets it, and the kernel answers nobody that it is closed.
+///
+/// # Errors
+/// Who has it, and what to do.
+pub(super) fn bind(netns: Option<&str>, port: u16) -> Result<UdpSocket, String> {
+    let open = || -> Result<_, Error> {
+        let netns = Netns::open_or_own(netns)?;
+        let bound = netns.run(|| Ok(bind_here(port)))?;
+        let holder = match &bound {
+            Ok(_) => None,
+            Err(_) => {
+                Links::open(&netns)?.all()?.into_iter().find(|link| link.up && link.udp_port == Some(port))
+            }
+        };
+        Ok((bound, holder))
+    };
+    match open().map_err(|error| error.to_string())? {
+        (Ok(socket), _) => Ok(socket),
+        (Err(_), Some(Link { kind, name, .. })) => Err(format!(
+            "UDP port {port} is that of the kernel's {kind} device {name:?}: delete it (`ip link delete {name}`), or \
+             give the tunnel another `port`"
+        )),
+        (Err(cause), None) => Err(format!(
+            "UDP port {port} cannot be had: {cause}; end the program that has it (`ss -ulpn 'sport = {port}'`), or \
+             give the tunnel another `port`"
+        )),
+    }
+}
+
+fn bind_here(port: u16) -> io::Result<UdpSocket> {
+    match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)) {
+        Err(cause) if cause.kind() != io::ErrorKind::AddrInUse => {
+            UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))
+        }
+        bound => bound,
+    }
+}
