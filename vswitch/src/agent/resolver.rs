@@ -130,8 +130,12 @@ impl Neighbour {
         let other = known.is_some_and(|known| known != mac);
         if other && (word == Word::Hint || now_ns < self.locked_ns) {
             // Somebody differs, and what we know may be wrong: ask, soon.
-            if let (State::Reachable(mac), Word::Hint) = (self.state, word) {
-                (self.state, self.due_ns) = (State::Probing { mac, asked: 0 }, now_ns);
+            if let State::Reachable(mac) = self.state {
+                (self.state, self.due_ns) = match word {
+                    Word::Hint => (State::Probing { mac, asked: 0 }, now_ns),
+                    // Who was there first may have left: it is not asked, everybody is, when claims count again.
+                    _ => (State::Probing { mac, asked: UNICAST }, self.locked_ns),
+                };
             }
             return;
         }
@@ -224,6 +228,16 @@ mod tests {
         assert_eq!(neighbour.poll(2 * SECOND), None, "a claim of what is known changes nothing");
         neighbour.hear(2 * SECOND, None, Word::Answer);
         assert_eq!((neighbour.standing(), neighbour.due_ns()), (Standing::Usable(B), 32 * SECOND));
+    }
+
+    #[test]
+    fn a_move_right_after_the_first_word_is_found_out_when_claims_count_again() {
+        let mut neighbour = Neighbour::new(0);
+        neighbour.hear(0, Some(A), Word::Answer);
+        neighbour.hear(SECOND / 2, Some(B), Word::Claim);
+        assert_eq!(asked(&mut neighbour, 1), [(1, Probe::Everybody)]);
+        neighbour.hear(SECOND + 1, Some(B), Word::Answer);
+        assert_eq!(neighbour.standing(), Standing::Usable(B));
     }
 
     #[test]
