@@ -342,11 +342,11 @@ impl Backend for Daemon {
 
     fn neighbour_list(&self, request: NeighbourList) -> Result<NeighbourPage, ApiError> {
         self.check_names(request.bridge.as_ref(), None)?;
-        Err(not_yet("neighbour.list"))
+        Ok(NeighbourPage::cut(self.switch.neighbours(), &request))
     }
 
-    fn events(&self, _: Events) -> Result<Vec<Event>, ApiError> {
-        Err(not_yet("events"))
+    fn events(&self, request: Events) -> Result<Vec<Event>, ApiError> {
+        Ok(self.switch.events(request.after))
     }
 
     fn flow_list(&self, request: FlowList) -> Result<FlowPage, ApiError> {

@@ -18,6 +18,7 @@ use crate::pipeline;
 use crate::snapshot::{BridgeView, Place, PortView, PortVlans, Snapshot};
 use crate::switch::tracing::{Trace, trace};
 use crate::tables::fdb::{Fdb, Size};
+use crate::tables::neighbour::Neighbours;
 use crate::telemetry::counters::{PortTotals, WorkerCounters};
 use crate::telemetry::drops::DropReason;
 use crate::worker::mailbox::{Command, Mailbox};
@@ -34,6 +35,8 @@ pub struct Design {
     pub flows: usize,
     /// FDB entries.
     pub fdb: u32,
+    /// Neighbour table entries.
+    pub neighbours: u32,
     /// Workers; ports are dealt out to them in turn.
     pub workers: usize,
     /// Most ports.
@@ -46,7 +49,16 @@ pub struct Design {
 
 impl Default for Design {
     fn default() -> Self {
-        Design { frames: 4096, flows: 4096, fdb: 1024, workers: 1, ports: 64, first_remote: 64, seed: 1 }
+        Design {
+            frames: 4096,
+            flows: 4096,
+            fdb: 1024,
+            neighbours: 1024,
+            workers: 1,
+            ports: 64,
+            first_remote: 64,
+            seed: 1,
+        }
     }
 }
 
@@ -109,7 +121,8 @@ impl Lab {
             counters.push(own);
         }
         let (bridges, overlays) = (vec![Some(BridgeView::default())], Overlays::new(design.first_remote));
-        let snapshot = Snapshot { bridges, overlays, ..Snapshot::default() };
+        let neighbours = Arc::new(Neighbours::new(design.neighbours, design.seed));
+        let snapshot = Snapshot { bridges, overlays, neighbours, ..Snapshot::default() };
         Ok(Lab { arena, fdb, clock, workers, mailboxes, counters, events, snapshot, ends: Vec::new() })
     }
 

@@ -4,11 +4,14 @@
 //! every worker's mailbox; a worker uses it from the next turn on. Ports and bridges are indices here;
 //! their names are the control side's.
 
+use std::sync::Arc;
+
 use control::schema::{VlanId, VlanMode, VlanSet};
 use pmd::Features;
 
 use crate::flow::key::KeyMask;
 use crate::overlay::Overlays;
+use crate::tables::neighbour::Neighbours;
 
 /// The configuration of all ports and bridges.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +24,8 @@ pub struct Snapshot {
     pub bridges: Vec<Option<BridgeView>>,
     /// What leads to other hosts.
     pub overlays: Overlays,
+    /// Who has which IP address: no part of the configuration, but wanted where that is.
+    pub neighbours: Arc<Neighbours>,
 }
 
 impl Snapshot {
@@ -103,6 +108,8 @@ pub struct BridgeView {
     pub flood_multicast: bool,
     /// The overlays that stretch it over other hosts.
     pub stretch: Stretch,
+    /// Overhear who has which IP address.
+    pub overhears: bool,
 }
 
 /// Which overlays a bridge has.
@@ -140,6 +147,7 @@ impl Default for BridgeView {
             flood_broadcast: true,
             flood_multicast: true,
             stretch: Stretch::None,
+            overhears: false,
         }
     }
 }

@@ -33,13 +33,13 @@ const TTL: u8 = 64;
 
 /// What a frame says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Heard<'f> {
+pub(crate) enum Heard<'f> {
     /// A request or a reply; either tells who the sender is.
     Arp { request: bool, sender: Ipv4Addr, mac: [u8; 6], target: Ipv4Addr },
     /// Who has `target`? Asked by nobody yet, if `from` is unspecified.
     Solicitation { from: Ipv6Addr, mac: [u8; 6], target: Ipv6Addr },
     /// `target` is at `mac`, or where it was.
-    Advertisement { target: Ipv6Addr, mac: Option<[u8; 6]>, solicited: bool, overriding: bool },
+    Advertisement { target: Ipv6Addr, mac: Option<[u8; 6]>, solicited: bool, overriding: bool, router: bool },
     /// A ping, or its answer.
     Echo { request: bool, from: IpAddr, to: IpAddr, ident: u16, sequence: u16, data: &'f [u8] },
     /// A packet of ours was too big for a router on its way.
@@ -47,7 +47,7 @@ pub(super) enum Heard<'f> {
 }
 
 /// Whether one station can have this address.
-fn is_station(mac: [u8; 6]) -> bool {
+pub(crate) fn is_station(mac: [u8; 6]) -> bool {
     mac[0] & 1 == 0 && mac != [0; 6]
 }
 
@@ -82,7 +82,8 @@ fn untagged(rest: &[u8], vlan: Option<u16>) -> Option<(u16, &[u8])> {
     (found == vlan.unwrap_or(0)).then_some((ethertype, rest))
 }
 
-fn read_arp<'f>(payload: &[u8]) -> Option<Heard<'f>> {
+/// Reads an ARP packet for IPv4.
+pub(crate) fn read_arp<'f>(payload: &[u8]) -> Option<Heard<'f>> {
     let packet = ArpPacket::new_checked(payload).ok()?;
     let ArpRepr::EthernetIpv4 {
         operation,
@@ -130,7 +131,8 @@ fn read_ipv4(payload: &[u8]) -> Option<Heard<'_>> {
     Some(Heard::Echo { request, from: from.into(), to: to.into(), ident, sequence, data })
 }
 
-fn read_ipv6(payload: &[u8], sender: [u8; 6], group: bool) -> Option<Heard<'_>> {
+/// Reads an IPv6 packet from the station `sender`, to a group of stations or to one.
+pub(crate) fn read_ipv6(payload: &[u8], sender: [u8; 6], group: bool) -> Option<Heard<'_>> {
     let packet = Ipv6Packet::new_checked(payload).ok()?;
     let header = Ipv6Repr::parse(&packet).ok()?;
     let (from, to) = (header.src_addr, header.dst_addr);
@@ -201,6 +203,7 @@ fn read_discovery<'f>(
                 mac,
                 solicited,
                 overriding,
+                router: flags.contains(NdiscNeighborFlags::ROUTER),
             })
         }
         _ => None,
@@ -208,7 +211,7 @@ fn read_discovery<'f>(
 }
 
 /// Whether an answer can go to this address.
-fn is_sender(address: IpAddr) -> bool {
+pub(crate) fn is_sender(address: IpAddr) -> bool {
     let limited = address == IpAddr::V4(Ipv4Addr::BROADCAST);
     !(address.is_multicast() || address.is_unspecified() || address.is_loopback() || limited)
 }

@@ -15,7 +15,7 @@
 
 mod bucket;
 mod event;
-mod frame;
+pub(crate) mod frame;
 mod path_mtu;
 mod ping;
 mod resolver;

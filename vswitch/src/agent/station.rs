@@ -279,7 +279,7 @@ impl Core {
                     self.answer_resolution(target, from, mac, now_ns, out);
                 }
             }
-            Heard::Advertisement { target, mac, solicited, overriding } => {
+            Heard::Advertisement { target, mac, solicited, overriding, .. } => {
                 let word = match (solicited, overriding) {
                     (true, true) => Word::Answer,
                     (false, true) => Word::Claim,

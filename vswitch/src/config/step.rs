@@ -175,6 +175,7 @@ impl fmt::Display for Step {
                 port.bridge.iter().try_for_each(|bridge| write!(f, " to bridge \"{bridge}\""))
             }
             Step::ChangePort { from, to } => write!(f, "change {object}: {}", List(changes(from, to))),
+            Step::ReopenPort { from, to } if from == to => write!(f, "reopen {object}: for its underlay"),
             Step::ReopenPort { from, to } => write!(f, "reopen {object}: {}", List(changes(from, to))),
             Step::DeleteUnderlay(_) | Step::DeleteTunnel(_) => write!(f, "delete {object}"),
             Step::AddUnderlay(underlay) => write!(f, "add {object} on port \"{}\"", underlay.port),

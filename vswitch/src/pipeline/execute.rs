@@ -7,7 +7,7 @@
 use pmd::segment::{SegmentError, Train};
 use pmd::{Batch, Checksum, Part, Prefixes, TxItem};
 
-use super::{Origin, egress, encapsulate};
+use super::{Origin, egress, encapsulate, neighbour};
 use crate::flow::action::{Action, Actions, TagChange};
 use crate::flow::headers::parse_link;
 use crate::flow::numbers::ethertype;
@@ -32,11 +32,17 @@ pub trait Sink {
     /// Counts frames made at `port`.
     fn made(&mut self, port: u16, frames: u32);
 
+    /// Counts a frame that the switch itself took.
+    fn consumed(&mut self, port: u16);
+
     /// Counts what happens to a remote's frames, beside what is counted at ports.
     fn remote(&mut self, remote: u16, event: RemoteEvent);
 
     /// Whether the switch may write a frame of its own to `port` now: so that nobody can make it flood somebody.
     fn may_write(&mut self, port: u16) -> bool;
+
+    /// Seconds of the switch's clock; `None` for a described frame, by which nothing changes.
+    fn now_s(&self) -> Option<u32>;
 
     /// The memory for new headers, with room for at least `len` more bytes; sends what is pending if need
     /// be. `None` if it can never hold as many.
@@ -208,7 +214,7 @@ fn outgoing_head<'w>(
 
 /// Sends a copy by every port of the bridge that may have one, and, of a frame of this host, to every remote of the
 /// VLAN's overlay. The frame is sent as it lies wherever its tag stays as it is; elsewhere with a private Ethernet
-/// header in front.
+/// header in front. Who asks for a neighbour that is known gets his answer instead.
 #[inline(never)]
 fn flood<S: Sink>(
     snapshot: &Snapshot,
@@ -224,6 +230,10 @@ fn flood<S: Sink>(
     let Some(bridge) = snapshot.bridge(index) else {
         return discard(ingress, DropReason::PortGone, sink);
     };
+    if bridge.overhears && neighbour::answer(snapshot, batch, i, (ingress, from), (index, vlan), &link, sink)
+    {
+        return sink.consumed(ingress.rx);
+    }
     let mut copies = 0u32;
     for &member in &bridge.members {
         let Some(to) = snapshot.port(member) else { continue };

@@ -20,6 +20,7 @@ mod encapsulate;
 pub mod execute;
 pub mod forward;
 pub mod learn;
+pub mod neighbour;
 mod too_big;
 pub mod vlan;
 
@@ -108,6 +109,8 @@ pub struct Decision {
     pub destination: Witness,
     /// What learning came to; not kept.
     pub learned: Option<Learned>,
+    /// The VLAN; not kept.
+    pub vlan: u16,
 }
 
 impl Decision {
@@ -118,6 +121,7 @@ impl Decision {
             source: Witness::NOTHING,
             destination: Witness::NOTHING,
             learned: None,
+            vlan: 0,
         }
     }
 }
@@ -162,6 +166,7 @@ pub fn decide<O: Observer>(
         source: source.witness,
         destination: witness,
         learned: Some(source.outcome),
+        vlan,
     }
 }
 

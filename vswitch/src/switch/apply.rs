@@ -126,6 +126,14 @@ impl State {
                 RAISE,
             ));
         }
+        if wanted.neighbours.len() > self.limits.neighbours as usize {
+            let entries = wanted.neighbours.len();
+            return Err(limit(
+                "[limits] neighbours",
+                format!("{entries} neighbours, and {} fit", self.limits.neighbours),
+                RAISE,
+            ));
+        }
         Ok(())
     }
 
@@ -280,6 +288,9 @@ impl State {
             {
                 self.fdb.remove(key);
             }
+            if let Step::DeleteNeighbour(neighbour) = step {
+                self.forget_neighbour(neighbour);
+            }
         }
         let mut removed = self.take_out(&gone);
         // What was in a new port's way went before that was opened; its place is the new one's now.
@@ -306,6 +317,9 @@ impl State {
         for step in steps {
             if let Step::AddEntry(entry) = step {
                 self.bind(entry);
+            }
+            if let Step::AddNeighbour(neighbour) = step {
+                self.know_neighbour(neighbour);
             }
         }
         ports::close_all(removed.iter_mut(), Fate::Remove);
@@ -347,6 +361,7 @@ impl State {
         let configured = Names::of(&self.config.bridges);
         for (_, index) in self.bridges.extract_if(|name, _| configured.get(name.as_str()).is_none()) {
             self.fdb.remove_bridge(index);
+            self.neighbours.remove_bridge(index);
         }
         let taken: HashSet<u16> = self.bridges.values().copied().collect();
         let mut free = (0..BRIDGES as u16).filter(|index| !taken.contains(index));

@@ -1,6 +1,6 @@
 //! Compiling a snapshot from the desired state, the ports that are open and the ways that are known.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -40,17 +40,21 @@ impl State {
             ports: vec![None; last.map_or(0, |last| usize::from(last) + 1)],
             bridges: vec![None; self.bridges.values().map(|index| *index as usize + 1).max().unwrap_or(0)],
             overlays: Overlays::new(self.limits.ports as u16),
+            neighbours: self.neighbours.clone(),
         };
+        let has_neighbours: HashSet<_> = self.config.neighbours.iter().map(|known| &known.bridge).collect();
         for bridge in &self.config.bridges {
             let Some(&index) = self.bridges.get(&bridge.name) else { continue };
             self.fdb.set_bridge_limit(index, bridge.fdb_limit.unwrap_or(u32::MAX));
             let stretch = self.stretch(bridge, index, &mut snapshot.overlays);
+            let overhears = stretch != Stretch::None || has_neighbours.contains(&bridge.name);
             snapshot.bridges[index as usize] = Some(BridgeView {
                 members: Vec::new(),
                 flood_unknown: bridge.flood_unknown,
                 flood_broadcast: bridge.flood_broadcast,
                 flood_multicast: bridge.flood_multicast,
                 stretch,
+                overhears,
             });
         }
         self.add_ports(&mut snapshot);
@@ -284,7 +288,7 @@ fn kind(kind: TunnelKind) -> Kind {
     }
 }
 
-fn address(ip: IpAddr) -> Address {
+pub(super) fn address(ip: IpAddr) -> Address {
     match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),

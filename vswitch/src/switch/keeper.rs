@@ -1,7 +1,8 @@
 //! The keeper: the thread that looks after a running switch.
 //!
 //! It takes ports down that workers report as failed or whose devices it finds gone, has ports that are down
-//! opened again by [`attempts`](super::attempts), and ages the FDB, a piece at a time.
+//! opened again by [`attempts`](super::attempts), and ages the FDB and with it
+//! the neighbour table, a piece at a time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -36,7 +37,7 @@ pub(super) fn start(
     stopping: Arc<AtomicBool>,
 ) -> Option<JoinHandle<()>> {
     let keep = move || {
-        let mut place = 0;
+        let (mut place, mut neighbours) = (0, 0);
         let mut round = 0;
         while !stopping.load(Ordering::Acquire) {
             let event = match events.recv_timeout(ROUND) {
@@ -51,6 +52,8 @@ pub(super) fn start(
                 continue;
             }
             place = state.sweep(place);
+            neighbours = state.sweep_neighbours(neighbours);
+            state.judge_conflicts();
             state.look(round % LOOK_ROUNDS);
             state.notice_features();
             round += 1;

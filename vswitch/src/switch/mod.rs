@@ -8,8 +8,10 @@
 mod apply;
 mod attempts;
 mod compile;
+mod events;
 mod keeper;
 mod kernel;
+mod neighbours;
 mod placement;
 mod ports;
 mod reach;
@@ -35,12 +37,14 @@ use pmd::{Arena, Fate};
 
 pub use self::apply::{ApplyError, Cause};
 use self::attempts::Attempts;
+use self::events::EventLog;
 use self::ports::{Opener, Running};
 use self::reach::Reach;
 use self::workers::Crew;
 use crate::agent;
 use crate::snapshot::Snapshot;
 use crate::tables::fdb::{Fdb, Size};
+use crate::tables::neighbour::Neighbours;
 use crate::worker::Event;
 
 /// Most bridges of one switch.
@@ -107,6 +111,8 @@ pub(crate) struct State {
     reach: Reach,
     arena: Arena,
     fdb: Arc<Fdb>,
+    neighbours: Arc<Neighbours>,
+    events: EventLog,
     clock: Arc<dyn Clock>,
     snapshot: Arc<Snapshot>,
     limits: schema::Limits,
@@ -180,6 +186,8 @@ impl Switch {
             reach,
             arena,
             fdb,
+            neighbours: Arc::new(Neighbours::new(limits.neighbours, seed)),
+            events: EventLog::default(),
             clock,
             snapshot: Arc::default(),
             limits,

@@ -57,10 +57,16 @@ impl Sink for Collector<'_> {
 
     fn made(&mut self, _port: u16, _frames: u32) {}
 
+    fn consumed(&mut self, _port: u16) {}
+
     fn remote(&mut self, _remote: u16, _event: RemoteEvent) {}
 
     fn may_write(&mut self, _port: u16) -> bool {
         true
+    }
+
+    fn now_s(&self) -> Option<u32> {
+        None
     }
 
     fn prefixes(&mut self, _batch: &mut Batch<'_>, len: usize) -> Option<&mut Prefixes> {

@@ -16,7 +16,7 @@ use crate::flow::key::{FlowKey, KeyMask};
 use crate::overlay::Ingress;
 use crate::pipeline::decapsulate::{Admitted, admit as enter};
 use crate::pipeline::execute::{RemoteEvent, Sink, execute, pass, plausible};
-use crate::pipeline::{Decision, Learning, decide, remote_mask};
+use crate::pipeline::{Decision, Learning, decide, neighbour, remote_mask};
 use crate::snapshot::{Place, PortView, Snapshot};
 use crate::tables::fdb::{Fdb, Learned, Location};
 use crate::telemetry::counters::WorkerCounters;
@@ -339,6 +339,7 @@ impl Decider {
         if let Some(Learned::LimitTable | Learned::LimitBridge | Learned::LimitPort) = decision.learned {
             self.counters.port(ingress.port).learn_refused.add(1);
         }
+        neighbour::overhear(&self.snapshot, batch, frame, ingress, &decision, &link, self.now_s);
         self.counters.load.misses.add(1);
         if let Some(cache) = &mut self.cache {
             let Decision { actions, source, destination, .. } = decision;

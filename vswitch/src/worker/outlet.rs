@@ -291,6 +291,11 @@ impl Sink for BurstSink<'_> {
     }
 
     #[inline]
+    fn consumed(&mut self, port: u16) {
+        self.outlets.counters.port(port).consumed.add(1);
+    }
+
+    #[inline]
     fn remote(&mut self, remote: u16, event: RemoteEvent) {
         let counters = self.outlets.counters.port(remote);
         match event {
@@ -310,6 +315,10 @@ impl Sink for BurstSink<'_> {
             self.outlets.counters.port(port).unwritten.add(1);
         }
         may
+    }
+
+    fn now_s(&self) -> Option<u32> {
+        Some((self.outlets.now_ms / 1000) as u32)
     }
 
     fn prefixes(&mut self, batch: &mut Batch<'_>, len: usize) -> Option<&mut Prefixes> {
