@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pmd::mem::Lending;
 use vswitch::flow::headers::parse_link;
-use vswitch::overlay::{Ingress, Overlays};
+use vswitch::overlay::Ingress;
 use vswitch::pipeline::{Learning, decide};
 use vswitch::snapshot::{BridgeView, Place, PortView, PortVlans, Snapshot};
 use vswitch::tables::fdb::{Fdb, MacKey, Size};
@@ -59,7 +59,7 @@ fn pipeline(c: &mut Criterion) {
         generation: 1,
         ports: vec![Some(port()), Some(port())],
         bridges: vec![Some(bridge)],
-        overlays: Overlays::default(),
+        ..Snapshot::default()
     };
     let fdb = Fdb::new(Size::default(), 1);
     let frame: Vec<u8> = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0].into_iter().chain([0; 50]).collect();

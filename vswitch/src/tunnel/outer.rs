@@ -1,7 +1,7 @@
 //! The outer headers of a frame that came in by an uplink: is it a tunnel's, and what do they say?
 //!
 //! Most frames are: untagged, IPv4 without options or IPv6 without extension headers, no fragment, no error. These go a
-//! short way, [`ipv4`] or [`ipv6`]; whatever is unlike that goes the long one, [`general`], which gives the same answer
+//! short way, `ipv4` or `ipv6`; whatever is unlike that goes the long one, `general`, which gives the same answer
 //! to all, and a reason for what is wrong.
 
 use pmd::checksum::{self, Sum};
