@@ -25,11 +25,14 @@ use crate::ring::Alarm;
 /// How often a client tries to connect.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// How long a front end that broke the rules has to wait, doubled each time up to the second figure.
-const PENALTY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+/// How long a front end that broke the rules has to wait, doubled each time up to the second figure: a few sessions a
+/// second cost nobody else anything.
+const PENALTY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(200));
 
-/// How long the next front end that breaks the rules has to wait. What was is forgotten once one has stayed for
-/// longer than the longest wait without breaking them; to leave and come again is not enough.
+/// How long one has to stay without breaking them for that to be forgotten.
+const GOOD: Duration = Duration::from_secs(3);
+
+/// How long the next front end that breaks the rules has to wait. To leave and come again is not enough to be forgiven.
 struct Penalty(Duration);
 
 impl Penalty {
@@ -39,7 +42,7 @@ impl Penalty {
 
     /// A front end has stayed for so long and is gone.
     fn forgive(&mut self, stay: Duration) {
-        if stay > PENALTY.1 {
+        if stay > GOOD {
             self.0 = PENALTY.0;
         }
     }
@@ -293,7 +296,7 @@ mod tests {
             waits.push(penalty.rise(short).as_millis());
             penalty.forgive(short);
         }
-        assert_eq!(waits, [100, 200, 400, 800, 1600, 3000, 3000]);
+        assert_eq!(waits, [50, 100, 200, 200, 200, 200, 200]);
         penalty.forgive(Duration::from_secs(4));
         assert_eq!(penalty.rise(short), PENALTY.0);
         assert_eq!(penalty.rise(Duration::from_secs(4)), PENALTY.0);
