@@ -172,6 +172,16 @@ impl Lab {
     pub fn edit(&mut self, change: impl FnOnce(&mut Snapshot)) {
         change(&mut self.snapshot);
         self.snapshot.generation += 1;
+        self.publish();
+    }
+
+    /// Changes what is known of the ways to remotes, which is no new configuration.
+    pub fn edit_ways(&mut self, change: impl FnOnce(&mut Overlays)) {
+        change(&mut self.snapshot.overlays);
+        self.publish();
+    }
+
+    fn publish(&mut self) {
         for (index, bridge) in (0..).zip(&mut self.snapshot.bridges) {
             let ports = (0..).zip(&self.snapshot.ports);
             let members = ports.filter(|(_, view)| {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+mod bucket;
 pub mod config;
 pub mod daemon;
 pub mod flow;

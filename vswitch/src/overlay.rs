@@ -6,6 +6,7 @@
 //! underlay is [`Overlays::enter`]: whether a tunnel of ours brings it, from whom, and into which overlay. Tables
 //! here are written by the configuration alone: whatever headers say, a search takes as long as for any other.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -16,6 +17,19 @@ use crate::tunnel::{Claims, Kind, Template};
 
 /// An IP address, IPv4 as mapped IPv6 (RFC 4291 section 2.5.5.2).
 pub type Address = [u8; 16];
+
+/// An address as tables have it.
+pub fn address(ip: IpAddr) -> Address {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// An address as people have it.
+pub fn ip(address: &Address) -> IpAddr {
+    Ipv6Addr::from(*address).to_canonical()
+}
 
 /// What leads to other hosts.
 #[derive(Clone, Debug)]
@@ -167,10 +181,11 @@ impl Overlays {
         self.remotes.get(usize::from(index.checked_sub(self.first)?))?.as_ref()
     }
 
-    /// Whether an index is that of a remote and not of a port.
+    /// Whether an index is that of a remote and not of a port, also of one that nothing is known of at the moment:
+    /// what is decided about a flow must not depend on what changes without a new generation.
     #[inline]
     pub fn is_remote(&self, index: u16) -> bool {
-        index >= self.first && !self.remotes.is_empty()
+        index >= self.first
     }
 
     /// The overlay of this number.

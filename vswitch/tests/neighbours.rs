@@ -2,48 +2,20 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Arc;
+mod stretched;
+
+use std::net::Ipv6Addr;
 
 use control::schema::{VlanId, VlanMode, VlanSet};
 use pmd::Offload;
-use pmd::mem::Settings;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::*;
-use vswitch::lab::{Design, Lab, PortDesign};
-use vswitch::overlay::{OverlayView, RemoteView, UnderlayView};
-use vswitch::pipeline::remote_mask;
-use vswitch::snapshot::{Place, Stretch};
+use vswitch::lab::{Design, Lab};
+use vswitch::snapshot::Stretch;
 use vswitch::tables::neighbour::{Neighbour, NeighbourKey, Origin};
-use vswitch::tunnel::{Fill, Kind, Setup, Template};
+use vswitch::tunnel::Kind;
 
-/// Two ports of the bridge.
-const WEB: u16 = 0;
-const DB: u16 = 1;
-const UPLINK: u16 = 2;
-/// A remote.
-const EAST: u16 = 48;
-const VNI: u32 = 5001;
-const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 9, 1];
-const NEXT_HOP: [u8; 6] = [2, 0, 0, 0, 9, 2];
-
-fn setup(from: u8, to: u8) -> Setup {
-    Setup {
-        kind: Kind::Vxlan,
-        src_mac: OUR_MAC,
-        dst_mac: NEXT_HOP,
-        vlan: None,
-        src: IpAddr::from([192, 0, 2, from]),
-        dst: IpAddr::from([192, 0, 2, to]),
-        port: 4789,
-        ttl: 64,
-        df: true,
-        dscp: None,
-        flow_id: None,
-        checksum: false,
-        gbp: false,
-    }
-}
+use self::stretched::{DB, UPLINK, VNI, WEB, mac, setup, stretched};
 
 /// A bridge with two ports, stretched over a remote.
 fn lab() -> Lab {
@@ -51,45 +23,7 @@ fn lab() -> Lab {
 }
 
 fn lab_with(design: Design, vlan: VlanMode) -> Lab {
-    let mut lab = Lab::new(Design { first_remote: EAST, ..design }).unwrap();
-    let wire = Settings { mtu: 9000, ..Settings::default() };
-    for _ in [WEB, DB, UPLINK] {
-        lab.add_port(PortDesign { wire, vlan: vlan.clone(), ..PortDesign::default() });
-    }
-    lab.edit(|snapshot| {
-        let view = snapshot.ports[usize::from(UPLINK)].as_mut().unwrap();
-        (view.place, view.mask) = (Place::Underlay(0), remote_mask());
-        let underlay = UnderlayView {
-            port: UPLINK,
-            agent: None,
-            vlan: None,
-            mac: OUR_MAC,
-            ports: vec![(4789, Kind::Vxlan)],
-            gre: false,
-        };
-        snapshot.overlays.put_underlay(0, underlay);
-        let remote = RemoteView {
-            name: "tunnel/east".into(),
-            tunnel: 0,
-            underlay: 0,
-            address: ip([192, 0, 2, 2]),
-            local: ip([192, 0, 2, 1]),
-            learning: true,
-            outlet: UPLINK,
-            template: Template::new(&setup(1, 2)).map(Arc::new),
-            mtu: 1450,
-        };
-        snapshot.overlays.put_remote(EAST, Kind::Vxlan, 4789, remote);
-        let flood: Arc<[u16]> = Arc::from([EAST]);
-        snapshot.overlays.add(OverlayView { vni: VNI, bridge: 0, vlan: None, flood }, [0]);
-        let bridge = snapshot.bridges[0].as_mut().unwrap();
-        (bridge.stretch, bridge.overhears) = (Stretch::Whole(0), true);
-    });
-    lab
-}
-
-fn mac(station: u8) -> [u8; 6] {
-    [2, 0, 0, 0, 0, station]
+    stretched(design, &vlan, &[setup(Kind::Vxlan, 1, 2)])
 }
 
 fn ip(v4: [u8; 4]) -> [u8; 16] {
@@ -171,12 +105,7 @@ fn advertisement(from: u8, target: Ipv6Addr, to: (u8, Ipv6Addr), flags: NdiscNei
 
 /// What the remote puts around a frame for us.
 fn wrapped(inner: &[u8]) -> Vec<u8> {
-    let setup = Setup { src_mac: NEXT_HOP, dst_mac: OUR_MAC, ..setup(2, 1) };
-    let template = Template::new(&setup).unwrap();
-    let mut bytes = vec![0; template.len()];
-    template.write(&mut bytes, &Fill { vni: VNI, inner_len: inner.len() as u32, ..Fill::default() });
-    bytes.extend_from_slice(inner);
-    bytes
+    stretched::wrapped(Kind::Vxlan, 2, VNI, inner)
 }
 
 /// The ports by which frames left.

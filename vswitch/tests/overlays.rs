@@ -3,118 +3,32 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::net::IpAddr;
-use std::sync::Arc;
+mod stretched;
 
-use pmd::mem::Settings;
+use control::schema::{VlanId, VlanMode};
 use pmd::{Checksum, Gso, GsoKind, Offload};
-use vswitch::lab::{Design, Lab, PortDesign};
-use vswitch::overlay::{OverlayView, RemoteView, UnderlayView};
-use vswitch::pipeline::remote_mask;
-use vswitch::snapshot::{Place, Stretch};
+use vswitch::lab::{Design, Lab};
+use vswitch::notation::build;
+use vswitch::overlay::{Overlays, address};
+use vswitch::snapshot::{PortVlans, Stretch};
 use vswitch::telemetry::drops::DropReason;
-use vswitch::tunnel::{Claims, Kind, Setup, Template, parse};
+use vswitch::tunnel::{Claims, Kind, Setup, parse};
 
-/// Two ports of the bridge.
-const WEB: u16 = 0;
-const DB: u16 = 1;
-const UPLINK: u16 = 2;
-/// Where the switch itself speaks.
-const AGENT: u16 = 3;
-/// Remotes.
-const EAST: u16 = 48;
-const WEST: u16 = 49;
-const VNI: u32 = 5001;
-const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 9, 1];
-const NEXT_HOP: [u8; 6] = [2, 0, 0, 0, 9, 2];
-const PATH_MTU: u32 = 1500;
+use self::stretched::{
+    AGENT, DB, EAST, NEXT_HOP, OUR_MAC, UPLINK, VNI, WEB, host, mac, remote, setup, stretched, wrapped,
+};
 
-fn address(host: u8) -> IpAddr {
-    IpAddr::from([192, 0, 2, host])
-}
-
-fn mapped(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    }
-}
-
-fn setup(kind: Kind, from: IpAddr, to: IpAddr) -> Setup {
-    Setup {
-        kind,
-        src_mac: OUR_MAC,
-        dst_mac: NEXT_HOP,
-        vlan: None,
-        src: from,
-        dst: to,
-        port: if kind == Kind::Nvgre { 0 } else { 4789 },
-        ttl: 64,
-        df: true,
-        dscp: None,
-        flow_id: None,
-        checksum: false,
-        gbp: false,
-    }
-}
+/// The second remote.
+const WEST: u16 = EAST + 1;
 
 /// A bridge with two ports, stretched over two remotes.
 fn lab(kind: Kind) -> Lab {
-    lab_with(kind, |_| {})
+    lab_with(kind, |setup| setup)
 }
 
-fn lab_with(kind: Kind, change: impl Fn(&mut Setup)) -> Lab {
-    let mut lab = Lab::new(Design { first_remote: EAST, ..Design::default() }).unwrap();
-    let wire = Settings { mtu: 9000, ..Settings::default() };
-    for _ in [WEB, DB, UPLINK, AGENT] {
-        lab.add_port(PortDesign { wire, ..PortDesign::default() });
-    }
-    lab.edit(|snapshot| {
-        for port in [UPLINK, AGENT] {
-            let view = snapshot.ports[usize::from(port)].as_mut().unwrap();
-            (view.place, view.mask) = (Place::Underlay(0), remote_mask());
-        }
-        let overlays = &mut snapshot.overlays;
-        overlays.put_underlay(
-            0,
-            UnderlayView {
-                port: UPLINK,
-                agent: Some(AGENT),
-                vlan: None,
-                mac: OUR_MAC,
-                ports: vec![(4789, kind)],
-                gre: kind == Kind::Nvgre,
-            },
-        );
-        for (index, host) in [(EAST, 2), (WEST, 3)] {
-            let mut setup = setup(kind, address(1), address(host));
-            change(&mut setup);
-            overlays.put_remote(
-                index,
-                kind,
-                setup.port,
-                RemoteView {
-                    name: format!("tunnel/{}", address(host)).into(),
-                    tunnel: 0,
-                    underlay: 0,
-                    address: mapped(address(host)),
-                    local: mapped(address(1)),
-                    learning: true,
-                    outlet: UPLINK,
-                    template: Template::new(&setup).map(Arc::new),
-                    mtu: kind.mtu_inside(PATH_MTU, false),
-                },
-            );
-        }
-        let flood: Arc<[u16]> = Arc::from([EAST, WEST]);
-        overlays.add(OverlayView { vni: VNI, bridge: 0, vlan: None, flood }, [0]);
-        snapshot.bridges[0].as_mut().unwrap().stretch = Stretch::Whole(0);
-    });
-    lab
-}
-
-fn mac(station: u8) -> [u8; 6] {
-    [2, 0, 0, 0, 0, station]
+fn lab_with(kind: Kind, change: impl Fn(Setup) -> Setup) -> Lab {
+    let ends = [2, 3].map(|to| change(setup(kind, 1, to)));
+    stretched(Design::default(), &VlanMode::Transparent, &ends)
 }
 
 /// An Ethernet frame with `payload` bytes that are no IP packet.
@@ -122,27 +36,12 @@ fn frame(to: [u8; 6], from: [u8; 6], payload: usize) -> Vec<u8> {
     [&to[..], &from[..], &[0x88, 0xb5], &vec![7; payload]].concat()
 }
 
-/// What `host` puts around a frame for us.
-fn wrapped(kind: Kind, host: u8, vni: u32, inner: &[u8]) -> Vec<u8> {
-    let template = Template::new(&Setup {
-        src_mac: NEXT_HOP,
-        dst_mac: OUR_MAC,
-        ..setup(kind, address(host), address(1))
-    })
-    .unwrap();
-    let mut bytes = vec![0; template.len()];
-    let fill = vswitch::tunnel::Fill { vni, inner_len: inner.len() as u32, ..Default::default() };
-    template.write(&mut bytes, &fill);
-    bytes.extend_from_slice(inner);
-    bytes
-}
-
 /// The host that a frame goes to, its VNI and the frame inside.
 fn unwrapped(kind: Kind, bytes: &[u8]) -> (u8, u32, Vec<u8>) {
     let claims = Claims { ports: &[(4789, kind)], gre: kind == Kind::Nvgre };
     let outer = parse(bytes, bytes.len(), claims).unwrap().expect("a tunnel's");
     assert_eq!((&bytes[..6], &bytes[6..12]), (&NEXT_HOP[..], &OUR_MAC[..]));
-    assert_eq!(outer.src, mapped(address(1)));
+    assert_eq!(outer.src, address(host(1)));
     (outer.dst[15], outer.vni, bytes[outer.inner.into()..].to_vec())
 }
 
@@ -181,10 +80,10 @@ fn a_station_that_moves_to_another_remote_is_found_there() {
     let mut lab = lab(Kind::Vxlan);
     let hello = frame(mac(1), mac(9), 50);
     lab.pass(WEB, &frame(mac(9), mac(1), 50));
-    for host in [2, 3, 2] {
-        assert_eq!(lab.pass(UPLINK, &wrapped(Kind::Vxlan, host, VNI, &hello)), [(WEB, hello.clone())]);
+    for from in [2, 3, 2] {
+        assert_eq!(lab.pass(UPLINK, &wrapped(Kind::Vxlan, from, VNI, &hello)), [(WEB, hello.clone())]);
         let left = lab.pass(WEB, &frame(mac(9), mac(1), 50));
-        assert_eq!((left.len(), unwrapped(Kind::Vxlan, &left[0].1).0), (1, host));
+        assert_eq!((left.len(), unwrapped(Kind::Vxlan, &left[0].1).0), (1, from));
     }
 }
 
@@ -221,6 +120,8 @@ fn only_what_is_configured_is_let_in() {
         ("another VNI", wrapped(Kind::Vxlan, 2, 5002, &inner), DropReason::UnknownVni),
         ("no VNI", changed(42, 0), DropReason::VxlanFlags),
         ("another MAC", changed(5, 77), DropReason::NotOurs),
+        ("another UDP port", changed(37, 77), DropReason::Unclaimed),
+        ("another type", changed(23, 47), DropReason::Unclaimed),
         ("too short inside", wrapped(Kind::Vxlan, 2, VNI, &inner[..13]), DropReason::InnerTooShort),
         ("not a tunnel's", frame(mac(77), mac(9), 50), DropReason::NotOurs),
     ];
@@ -237,8 +138,13 @@ fn only_what_is_configured_is_let_in() {
 #[test]
 fn what_may_be_for_the_switch_itself_goes_to_its_agent_and_the_agents_frames_to_the_wire() {
     let mut lab = lab(Kind::Vxlan);
-    let ask = frame([0xff; 6], NEXT_HOP, 50);
+    let ask = build("eth(src=02:00:00:00:09:02,dst=ff:ff:ff:ff:ff:ff) arp(op=1,spa=192.0.2.2,tpa=192.0.2.1)")
+        .unwrap();
     assert_eq!(lab.pass(UPLINK, &ask), [(AGENT, ask)]);
+    let ping =
+        "eth(src=02:00:00:00:09:02,dst=02:00:00:00:09:01) ipv4(src=192.0.2.2,dst=192.0.2.1) icmp(type=8)";
+    let ping = build(ping).unwrap();
+    assert_eq!(lab.pass(UPLINK, &ping), [(AGENT, ping)]);
     let reply = frame(NEXT_HOP, OUR_MAC, 50);
     assert_eq!(lab.pass(AGENT, &reply), [(UPLINK, reply)]);
     // Even what looks like a tunnel's: nobody gets into a bridge from here.
@@ -301,7 +207,7 @@ fn who_sends_too_large_packets_is_told_and_not_too_often() {
 #[test]
 fn a_train_crosses_whole_or_is_cut_with_both_headers_right() {
     for checksum in [false, true] {
-        let mut lab = lab_with(Kind::Vxlan, |setup| setup.checksum = checksum);
+        let mut lab = lab_with(Kind::Vxlan, |setup| Setup { checksum, ..setup });
         lab.pass(UPLINK, &wrapped(Kind::Vxlan, 2, VNI, &frame(mac(1), mac(9), 50)));
         let mut train = frame(mac(9), mac(1), 40 + 3000);
         train[12..34]
@@ -342,5 +248,95 @@ fn a_train_crosses_whole_or_is_cut_with_both_headers_right() {
             }
         }
         assert!(lab.is_conserved());
+    }
+}
+
+/// A way that is lost and found again is no new configuration: what is decided meanwhile must not outlive it.
+#[test]
+fn a_flow_that_began_while_there_was_no_way_goes_on_when_there_is() {
+    let mut lab = lab(Kind::Vxlan);
+    lab.pass(UPLINK, &wrapped(Kind::Vxlan, 2, VNI, &frame(mac(1), mac(9), 50)));
+    let (known, unknown) = (frame(mac(9), mac(1), 50), frame(mac(9), mac(2), 50));
+    assert_eq!(lab.pass(WEB, &known).len(), 1);
+    let ways = lab.snapshot().overlays.clone();
+    let lost = |overlays: &mut Overlays| {
+        let (underlay, overlay) =
+            (overlays.underlay(0).unwrap().clone(), overlays.overlay(0).unwrap().clone());
+        *overlays = Overlays::new(EAST);
+        overlays.put_underlay(0, underlay);
+        overlays.add(overlay, [0]);
+    };
+    lab.edit_ways(lost);
+    for _ in 0..2 {
+        assert_eq!(lab.pass(WEB, &known), []);
+        assert_eq!(lab.pass(DB, &unknown), []);
+    }
+    assert_eq!(lab.dropped(WEB, DropReason::NoPath) + lab.dropped(DB, DropReason::NoPath), 4);
+    assert_eq!(lab.dropped(EAST, DropReason::NoPath), 4);
+    let misses = lab.misses();
+    lab.edit_ways(|overlays| *overlays = ways);
+    assert_eq!((lab.pass(WEB, &known).len(), lab.pass(DB, &unknown).len()), (1, 1));
+    assert_eq!(lab.misses(), misses, "what was decided stands");
+    assert!(lab.is_conserved());
+}
+
+#[test]
+fn tags_inside_take_of_the_tunnels_room_and_tags_that_are_taken_off_do_not() {
+    let tagged = |len: usize| {
+        let mut bytes = packet(false, len);
+        bytes.splice(12..12, [0x81, 0, 0, 10]);
+        bytes
+    };
+    let hello = wrapped(
+        Kind::Vxlan,
+        2,
+        VNI,
+        &[&frame(mac(1), mac(9), 50)[..12], &[0x81, 0, 0, 10, 0x88, 0xb5, 7, 7]].concat(),
+    );
+    let mut whole = lab(Kind::Vxlan);
+    whole.pass(UPLINK, &hello);
+    let fits = whole.pass(WEB, &tagged(1446));
+    assert_eq!((fits.len(), fits[0].0, fits[0].1.len()), (1, UPLINK, 1514));
+    let told = whole.pass(WEB, &tagged(1447));
+    assert_eq!((told.len(), told[0].0), (1, WEB));
+    assert_eq!(&told[0].1[12..16], [0x81, 0, 0, 10]);
+    assert_eq!(told[0].1[18 + 20 + 6..18 + 20 + 8], 1446u16.to_be_bytes());
+
+    // The same VLAN as a network of its own: to one station, and flooded.
+    let mut own = lab(Kind::Vxlan);
+    own.edit(|snapshot| {
+        snapshot.bridges[0].as_mut().unwrap().stretch = Stretch::Vlans([(10, 0)].into());
+        let trunk = VlanMode::Trunk { vlans: [VlanId::new(10).unwrap()].into_iter().collect(), native: None };
+        snapshot.ports[usize::from(WEB)].as_mut().unwrap().vlans = PortVlans::new(&trunk);
+        let mut overlay = snapshot.overlays.overlay(0).unwrap().clone();
+        overlay.vlan = Some(10);
+        let underlay = snapshot.overlays.underlay(0).unwrap().clone();
+        snapshot.overlays = Overlays::new(EAST);
+        snapshot.overlays.put_underlay(0, underlay);
+        snapshot.overlays.add(overlay, [0]);
+        for (index, to) in [(EAST, 2), (WEST, 3)] {
+            let end = setup(Kind::Vxlan, 1, to);
+            snapshot.overlays.put_remote(index, Kind::Vxlan, end.port, remote(&end));
+        }
+    });
+    let sizes = |left: Vec<(u16, Vec<u8>)>| -> Vec<usize> {
+        left.into_iter().filter(|(port, _)| *port == UPLINK).map(|(_, bytes)| bytes.len()).collect()
+    };
+    assert_eq!(sizes(own.pass(WEB, &tagged(1450))), [1514, 1514]);
+    own.pass(UPLINK, &wrapped(Kind::Vxlan, 2, VNI, &frame(mac(1), mac(9), 50)));
+    assert_eq!(sizes(own.pass(WEB, &tagged(1450))), [1514]);
+    assert!(sizes(own.pass(WEB, &tagged(1451))).is_empty());
+}
+
+/// RFC 6864, section 4.3: packets that routers may cut are told apart by their identification.
+#[test]
+fn packets_that_may_be_cut_are_told_apart() {
+    for df in [true, false] {
+        let mut lab = lab_with(Kind::Vxlan, |setup| Setup { df, ..setup });
+        lab.pass(UPLINK, &wrapped(Kind::Vxlan, 2, VNI, &frame(mac(1), mac(9), 50)));
+        let numbers: std::collections::HashSet<[u8; 2]> = (0..100)
+            .map(|_| lab.pass(WEB, &frame(mac(9), mac(1), 50))[0].1[18..20].try_into().unwrap())
+            .collect();
+        assert_eq!(numbers.len(), if df { 1 } else { 100 });
     }
 }

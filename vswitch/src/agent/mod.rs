@@ -13,7 +13,6 @@
 //! Stations have no smoltcp interface, only its wire formats: an interface keeps neighbours of its own, of a fixed
 //! small number, to answer whom it need not know, and says "unreachable" about frames that are not its own.
 
-mod bucket;
 mod event;
 pub(crate) mod frame;
 mod path_mtu;

@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use control::schema::{IpPrefix, Route};
 
-use super::bucket::Bucket;
 use super::event::{Event, Path, PathChange, PathMtu, Reason};
 use super::frame::{Heard, Writer, echo_overhead, read};
 use super::path_mtu::{self, Quote};
 use super::ping::{Ping, Pings, Pong};
 use super::resolver::{Neighbour, Probe, Standing, Word};
 use super::routes::Routes;
+use crate::bucket::Bucket;
 
 /// Answers a second, of each kind.
 const ANSWERS: u64 = 1000;
@@ -131,9 +131,9 @@ impl Core {
             pings: Pings::default(),
             announcements: Vec::new(),
             defended: HashMap::new(),
-            resolutions: Bucket::new(ANSWERS),
-            echoes: Bucket::new(ANSWERS),
-            errors: Bucket::new(ERRORS),
+            resolutions: Bucket::new(ANSWERS, ANSWERS / 8),
+            echoes: Bucket::new(ANSWERS, ANSWERS / 8),
+            errors: Bucket::new(ERRORS, ERRORS / 8),
             counters: Counters::default(),
         };
         core.configure(station, now_ns, out);

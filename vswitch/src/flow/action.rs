@@ -13,6 +13,17 @@ pub enum TagChange {
     Strip,
 }
 
+impl TagChange {
+    /// By how many bytes a frame becomes longer.
+    pub const fn growth(self) -> i32 {
+        match self {
+            TagChange::Push(_) => 4,
+            TagChange::Set(_) => 0,
+            TagChange::Strip => -4,
+        }
+    }
+}
+
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {

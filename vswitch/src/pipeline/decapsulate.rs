@@ -9,7 +9,8 @@ use pmd::{Batch, Checksum, Offload};
 
 use super::address::is_group;
 use super::vlan;
-use crate::flow::headers::parse_link;
+use crate::flow::headers::{Depth, Network, parse as parse_all};
+use crate::flow::numbers::protocol;
 use crate::overlay::{Ingress, Peer, UnderlayView};
 use crate::snapshot::Snapshot;
 use crate::telemetry::drops::DropReason;
@@ -41,7 +42,7 @@ pub fn admit(
         return Ok(Admitted::Pass(underlay.port));
     }
     let Some(outer) = parse(batch.head(i), batch.frame_len(i), underlay.claims())? else {
-        return pass(underlay, batch.head(i));
+        return pass(underlay, batch.head(i), batch.frame_len(i));
     };
     let peer = Peer { underlay: index, kind: outer.kind, port: outer.dst_port, address: outer.src };
     let head = batch.head(i);
@@ -56,15 +57,21 @@ pub fn admit(
     Ok(Admitted::Inner(Ingress { rx, port: remote, overlay }))
 }
 
-/// Not a tunnel's: the switch may be meant.
+/// Not a tunnel's: the switch may be meant, which speaks ARP, neighbour discovery and ping.
 #[cold]
-fn pass(underlay: &UnderlayView, head: &[u8]) -> Result<Admitted, DropReason> {
-    let link = parse_link(head).map_err(DropReason::Malformed)?;
-    if vlan::tag(&link) != underlay.vlan {
+fn pass(underlay: &UnderlayView, head: &[u8], len: usize) -> Result<Admitted, DropReason> {
+    let headers = parse_all(head, len, Depth::L4).map_err(DropReason::Malformed)?;
+    let link = &headers.link;
+    if vlan::tag(link) != underlay.vlan {
         return Err(DropReason::UnderlayVlan);
     }
+    let is_spoken =
+        headers.network == Network::Arp || matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6);
     match underlay.agent {
-        Some(agent) if link.dst == underlay.mac || is_group(link.dst) => Ok(Admitted::Pass(agent)),
+        Some(agent) if is_spoken && (link.dst == underlay.mac || is_group(link.dst)) => {
+            Ok(Admitted::Pass(agent))
+        }
+        Some(_) if link.dst == underlay.mac => Err(DropReason::Unclaimed),
         _ => Err(DropReason::NotOurs),
     }
 }

@@ -100,14 +100,12 @@ fn unicast(context: &Context<'_>, vlan: u16, port: u16) -> Result<Actions, DropR
 
 #[inline]
 fn tunnel(context: &Context<'_>, vlan: u16, remote: u16) -> Result<Actions, DropReason> {
-    let overlays = &context.snapshot.overlays;
-    overlays.remote(remote).ok_or(DropReason::PortGone)?;
     // What comes from one remote goes to no other: they reach each other without us.
     if matches!(context.origin, Origin::Remote(..)) {
         return Err(DropReason::SplitHorizon);
     }
     let number = context.bridge.stretch.overlay(vlan).ok_or(DropReason::NoOverlay)?;
-    let overlay = overlays.overlay(number).ok_or(DropReason::NoOverlay)?;
+    let overlay = context.snapshot.overlays.overlay(number).ok_or(DropReason::NoOverlay)?;
     let tag = overlay_tag_change(context.link, overlay, vlan);
     Ok(Actions { tag, action: Action::Tunnel { remote, overlay: number } })
 }

@@ -9,7 +9,7 @@
 use pmd::segment::Train;
 use pmd::{Batch, Packed, Part, TxItem};
 
-use super::execute::{NewTag, RemoteEvent, Sink, new_tag, output};
+use super::execute::{RemoteEvent, Sink, new_tag, output};
 use super::too_big;
 use crate::flow::action::TagChange;
 use crate::flow::hash::HashKey;
@@ -34,10 +34,10 @@ pub(super) fn whole<S: Sink>(
     sink: &mut S,
 ) {
     let Some((view, overlay, template)) = reach(snapshot, ingress, target, sink) else { return };
-    if !fits(batch, i, view) {
-        return refuse(snapshot, batch, i, ingress, (target.0, view), sink);
+    if !fits(batch, i, view, 0) {
+        return refuse(snapshot, batch, i, ingress, (target.0, view), 0, sink);
     }
-    let fill = fill(batch.head(i), batch.frame_len(i), overlay, &snapshot.overlays.hash);
+    let fill = fill(batch.head(i), batch.frame_len(i), overlay, &snapshot.overlays.hash, sink);
     let (offload, len) = (batch.packed_offload(i), template.len());
     // Metadata of the two levels together is the template's to say.
     batch.set_offload(i, Packed::NONE);
@@ -67,8 +67,9 @@ pub(super) fn copy<S: Sink>(
     sink: &mut S,
 ) {
     let Some((view, overlay, template)) = reach(snapshot, ingress, target, sink) else { return };
-    if !fits(batch, i, view) {
-        return refuse(snapshot, batch, i, ingress, (target.0, view), sink);
+    let growth = change.map_or(0, TagChange::growth);
+    if !fits(batch, i, view, growth) {
+        return refuse(snapshot, batch, i, ingress, (target.0, view), growth, sink);
     }
     match prefixed(batch, i, overlay, template, &snapshot.overlays.hash, change, sink) {
         Some(item) => {
@@ -90,7 +91,9 @@ fn reach<'s, S: Sink>(
 ) -> Option<(&'s RemoteView, &'s OverlayView, &'s Template)> {
     let found = snapshot.overlays.remote(remote).zip(snapshot.overlays.overlay(overlay));
     let Some((view, overlay)) = found else {
-        sink.drop(ingress.rx, DropReason::PortGone);
+        // On a shared underlay not even our own address is known while there is no way.
+        sink.drop(ingress.rx, DropReason::NoPath);
+        sink.remote(remote, RemoteEvent::Dropped(DropReason::NoPath));
         return None;
     };
     let Some(template) = &view.template else {
@@ -115,24 +118,19 @@ fn refuse<S: Sink>(
     i: usize,
     ingress: Ingress,
     (remote, view): (u16, &RemoteView),
+    growth: i32,
     sink: &mut S,
 ) {
     fail(remote, view, DropReason::MtuExceeded, sink);
-    too_big::tell(snapshot, batch, i, ingress, view.mtu, sink);
+    let Ok(link) = parse_link(batch.head(i)) else { return };
+    let tags = u32::from(link.l3 - 14).saturating_add_signed(growth);
+    too_big::tell(snapshot, batch, i, ingress, view.mtu.saturating_sub(tags), sink);
 }
 
-/// Whether a frame, or every segment of a train, fits into the tunnel.
+/// Whether a frame that becomes `growth` bytes longer, or every segment of such a train, fits into the tunnel. Tags
+/// inside take of the tunnel's room.
 #[inline]
-fn fits(batch: &Batch<'_>, i: usize, view: &RemoteView) -> bool {
-    if !batch.packed_offload(i).has_gso() && batch.frame_len(i) <= view.mtu as usize + 14 {
-        return true;
-    }
-    fits_closely(batch, i, view)
-}
-
-#[cold]
-fn fits_closely(batch: &Batch<'_>, i: usize, view: &RemoteView) -> bool {
-    let Ok(link) = parse_link(batch.head(i)) else { return false };
+fn fits(batch: &Batch<'_>, i: usize, view: &RemoteView, growth: i32) -> bool {
     let longest = if batch.packed_offload(i).has_gso() {
         match Train::new(batch.head(i), i, Part::whole(batch, i)) {
             Ok(train) => train.longest(),
@@ -142,15 +140,15 @@ fn fits_closely(batch: &Batch<'_>, i: usize, view: &RemoteView) -> bool {
     } else {
         batch.frame_len(i)
     };
-    longest <= view.mtu as usize + usize::from(link.l3)
+    longest.saturating_add_signed(growth as isize) <= view.mtu as usize + 14
 }
 
 /// What the header says of the frame behind it, which has `len` bytes.
 #[inline]
-fn fill(head: &[u8], len: usize, overlay: &OverlayView, hash: &HashKey) -> Fill {
+fn fill<S: Sink>(head: &[u8], len: usize, overlay: &OverlayView, hash: &HashKey, sink: &mut S) -> Fill {
     let Inner { tos, entropy } = Inner::read(head, hash);
-    // The entropy serves as identification where there has to be one: the best that needs no state.
-    Fill { vni: overlay.vni, inner_len: len as u32, entropy, tos, group: None, id: entropy as u16 }
+    let id = sink.identification();
+    Fill { vni: overlay.vni, inner_len: len as u32, entropy, tos, group: None, id }
 }
 
 /// A copy in a tunnel: the header, and the frame's own beginning if that changes, as a prefix.
@@ -169,8 +167,8 @@ fn prefixed<S: Sink>(
     };
     let (bytes, from) = tag.as_ref().map_or((&[][..], 0), |tag| (tag.bytes(), tag.from));
     let rest = (batch.frame_len(i) as u32).checked_sub(from)?;
-    let fill = fill(batch.head(i), bytes.len() + rest as usize, overlay, hash);
-    let offload = batch.offload(i).shifted(tag.as_ref().map_or(0, NewTag::growth))?.into();
+    let fill = fill(batch.head(i), bytes.len() + rest as usize, overlay, hash, sink);
+    let offload = batch.offload(i).shifted(change.map_or(0, TagChange::growth))?.into();
     let mut header = [0; MAX + 16];
     let len = template.len();
     template.write(&mut header[..len], &fill);

@@ -44,6 +44,10 @@ pub trait Sink {
     /// Seconds of the switch's clock; `None` for a described frame, by which nothing changes.
     fn now_s(&self) -> Option<u32>;
 
+    /// A number that no packet under way has which this worker has written: the identification of one that routers may
+    /// cut (RFC 6864, section 4.3).
+    fn identification(&mut self) -> u16;
+
     /// The memory for new headers, with room for at least `len` more bytes; sends what is pending if need
     /// be. `None` if it can never hold as many.
     fn prefixes(&mut self, batch: &mut Batch<'_>, len: usize) -> Option<&mut Prefixes>;
@@ -284,11 +288,6 @@ impl NewTag {
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len.into()]
     }
-
-    /// How much longer the frame becomes.
-    pub(super) fn growth(&self) -> i32 {
-        i32::from(self.len) - self.from as i32
-    }
 }
 
 /// Changes the tag of a copy.
@@ -316,7 +315,7 @@ pub(super) fn new_tag(head: &[u8], change: TagChange) -> Option<NewTag> {
 fn retagged<S: Sink>(batch: &mut Batch<'_>, i: usize, change: TagChange, sink: &mut S) -> Option<TxItem> {
     let tag = new_tag(batch.head(i), change)?;
     let len = (batch.frame_len(i) as u32).checked_sub(tag.from)?;
-    let offload = batch.offload(i).shifted(tag.growth())?.into();
+    let offload = batch.offload(i).shifted(change.growth())?.into();
     let prefixes = sink.prefixes(batch, tag.bytes().len())?;
     let prefix = prefixes.push(tag.bytes())?;
     prefixes.add(i as u16, Part::new(prefix, tag.from, len, offload))

@@ -21,6 +21,7 @@ pub mod execute;
 pub mod forward;
 pub mod learn;
 pub mod neighbour;
+mod reply;
 mod too_big;
 pub mod vlan;
 

@@ -19,7 +19,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use pmd::{Batch, Packed, Part};
+use pmd::Batch;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv6Packet,
@@ -27,21 +27,16 @@ use smoltcp::wire::{
 };
 
 use super::address::is_group;
-use super::execute::{Sink, output};
+use super::execute::Sink;
+use super::reply::Reply;
 use super::{Decision, Origin as From};
 use crate::agent::frame::{Heard, is_sender, is_station, read_arp, read_ipv6};
 use crate::flow::action::Action;
 use crate::flow::headers::Link;
 use crate::flow::numbers::{ethertype, protocol};
-use crate::overlay::{Address, Ingress};
+use crate::overlay::{Ingress, address};
 use crate::snapshot::{PortView, Snapshot};
 use crate::tables::neighbour::{Claim, Neighbour, NeighbourKey, Origin};
-
-/// Bytes of the shortest frame that Ethernet knows, FCS not counted (IEEE 802.3).
-const SHORTEST: usize = 60;
-
-/// Ethernet with a tag, IPv6, and an advertisement with one option.
-const LONGEST: usize = 18 + 40 + 24 + 8;
 
 /// All stations (RFC 4291, section 2.7.1), and their group on Ethernet (RFC 2464, section 7).
 const ALL_NODES: (Ipv6Addr, [u8; 6]) = (Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), [0x33, 0x33, 0, 0, 0, 1]);
@@ -103,22 +98,11 @@ pub(super) fn answer<S: Sink>(
     if !stretched || !is_group(link.dst) {
         return false;
     }
-    let key = NeighbourKey { bridge, vlan, ip: mapped(question.target) };
+    let key = NeighbourKey { bridge, vlan, ip: address(question.target) };
     let Some(known) = snapshot.neighbours.find(&key) else { return false };
-    if !is_answered(&question, &known) || !sink.may_write(ingress.port) {
-        return false;
-    }
-    let mut reply = Reply { bytes: [0; LONGEST], len: 0 };
-    reply.write(&question, &known, port, vlan);
-    let bytes = &reply.bytes[..reply.len.max(SHORTEST)];
-    let item = sink.prefixes(batch, bytes.len()).and_then(|prefixes| {
-        let prefix = prefixes.push(bytes)?;
-        prefixes.add(i as u16, Part::new(prefix, 0, 0, Packed::NONE))
-    });
-    let Some(item) = item else { return false };
-    sink.made(ingress.port, 1);
-    output(snapshot, batch, ingress.port, item, sink);
-    true
+    is_answered(&question, &known)
+        && write(&question, &known, port, vlan)
+            .is_some_and(|reply| reply.send(snapshot, batch, i, ingress.port, sink))
 }
 
 /// Whether the table is to answer for a neighbour.
@@ -137,7 +121,7 @@ fn note(snapshot: &Snapshot, from: From<'_>, (bridge, vlan): (u16, u16), said: &
     if matches!(from, From::Remote(remote, _) if !remote.learning) {
         return;
     }
-    let key = |ip| NeighbourKey { bridge, vlan, ip: mapped(ip) };
+    let key = |ip| NeighbourKey { bridge, vlan, ip: address(ip) };
     if let Some((ip, mac, origin, router)) = said.claim {
         snapshot.neighbours.hear(&Claim { key: key(ip), mac, origin, router }, now_s);
     }
@@ -232,86 +216,55 @@ fn is_ack(mut options: &[u8]) -> bool {
     }
 }
 
-/// An answer, as it grows.
-struct Reply {
-    bytes: [u8; LONGEST],
-    len: usize,
-}
-
-impl Reply {
-    /// As if from the neighbour itself, so that switches on the way to the asker learn where that is.
-    fn write(&mut self, question: &Question, known: &Neighbour, port: &PortView, vlan: u16) {
-        let mac = known.claim.mac;
-        match (question.target, question.from) {
-            (IpAddr::V4(target), IpAddr::V4(from)) => {
-                self.put_link(question.mac, mac, port, vlan, ethertype::ARP);
-                self.put_arp((mac, target), (question.mac, from));
-            }
-            (IpAddr::V6(target), IpAddr::V6(from)) => {
-                // RFC 4861, section 7.2.4: who has no address yet is answered with everybody.
-                let (to, to_mac) = if from.is_unspecified() { ALL_NODES } else { (from, question.mac) };
-                self.put_link(to_mac, mac, port, vlan, ethertype::IPV6);
-                self.put_advertisement((mac, target), to, known.claim.router == Some(true));
-            }
-            _ => {}
+/// The answer, as if from the neighbour itself, so that switches on the way to the asker learn where that is.
+fn write(question: &Question, known: &Neighbour, port: &PortView, vlan: u16) -> Option<Reply> {
+    let mac = known.claim.mac;
+    match (question.target, question.from) {
+        (IpAddr::V4(target), IpAddr::V4(from)) => {
+            let mut reply = Reply::new(&question.mac, &mac, port, vlan, ethertype::ARP);
+            put_arp(&mut reply, (mac, target), (question.mac, from));
+            Some(reply)
         }
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
-        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
-    }
-
-    fn put_link(&mut self, to: [u8; 6], from: [u8; 6], port: &PortView, vlan: u16, kind: u16) {
-        self.put(&to);
-        self.put(&from);
-        if vlan != 0 && port.vlans.untagged != Some(vlan) {
-            self.put(&ethertype::VLAN.to_be_bytes());
-            self.put(&vlan.to_be_bytes());
+        (IpAddr::V6(target), IpAddr::V6(from)) => {
+            // RFC 4861, section 7.2.4: who has no address yet is answered with everybody.
+            let (to, to_mac) = if from.is_unspecified() { ALL_NODES } else { (from, question.mac) };
+            let mut reply = Reply::new(&to_mac, &mac, port, vlan, ethertype::IPV6);
+            put_advertisement(&mut reply, (mac, target), to, known.claim.router == Some(true));
+            Some(reply)
         }
-        self.put(&kind.to_be_bytes());
-    }
-
-    fn put_arp(&mut self, (mac, ip): ([u8; 6], Ipv4Addr), (to_mac, to): ([u8; 6], Ipv4Addr)) {
-        let said = ArpRepr::EthernetIpv4 {
-            operation: ArpOperation::Reply,
-            source_hardware_addr: EthernetAddress(mac),
-            source_protocol_addr: ip,
-            target_hardware_addr: EthernetAddress(to_mac),
-            target_protocol_addr: to,
-        };
-        let end = self.len + said.buffer_len();
-        said.emit(&mut ArpPacket::new_unchecked(&mut self.bytes[self.len..end]));
-        self.len = end;
-    }
-
-    fn put_advertisement(&mut self, (mac, ip): ([u8; 6], Ipv6Addr), to: Ipv6Addr, router: bool) {
-        let mut flags = NdiscNeighborFlags::OVERRIDE;
-        flags.set(NdiscNeighborFlags::SOLICITED, to != ALL_NODES.0);
-        flags.set(NdiscNeighborFlags::ROUTER, router);
-        let said = Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
-            flags,
-            target_addr: ip,
-            lladdr: Some(RawHardwareAddress::from_bytes(&mac)),
-        });
-        let header = Ipv6Repr {
-            src_addr: ip,
-            dst_addr: to,
-            next_header: IpProtocol::Icmpv6,
-            payload_len: said.buffer_len(),
-            hop_limit: 255, // RFC 4861, section 7.1.2
-        };
-        let end = self.len + header.buffer_len() + said.buffer_len();
-        let (network, icmp) = self.bytes[self.len..end].split_at_mut(header.buffer_len());
-        header.emit(&mut Ipv6Packet::new_unchecked(network));
-        said.emit(&ip, &to, &mut Icmpv6Packet::new_unchecked(icmp), &ChecksumCapabilities::default());
-        self.len = end;
+        _ => None,
     }
 }
 
-fn mapped(ip: IpAddr) -> Address {
-    match ip {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    }
+fn put_arp(reply: &mut Reply, (mac, ip): ([u8; 6], Ipv4Addr), (to_mac, to): ([u8; 6], Ipv4Addr)) {
+    let said = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Reply,
+        source_hardware_addr: EthernetAddress(mac),
+        source_protocol_addr: ip,
+        target_hardware_addr: EthernetAddress(to_mac),
+        target_protocol_addr: to,
+    };
+    said.emit(&mut ArpPacket::new_unchecked(reply.room(said.buffer_len())));
+}
+
+fn put_advertisement(reply: &mut Reply, (mac, ip): ([u8; 6], Ipv6Addr), to: Ipv6Addr, router: bool) {
+    let mut flags = NdiscNeighborFlags::OVERRIDE;
+    flags.set(NdiscNeighborFlags::SOLICITED, to != ALL_NODES.0);
+    flags.set(NdiscNeighborFlags::ROUTER, router);
+    let said = Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
+        flags,
+        target_addr: ip,
+        lladdr: Some(RawHardwareAddress::from_bytes(&mac)),
+    });
+    let header = Ipv6Repr {
+        src_addr: ip,
+        dst_addr: to,
+        next_header: IpProtocol::Icmpv6,
+        payload_len: said.buffer_len(),
+        hop_limit: 255, // RFC 4861, section 7.1.2
+    };
+    let room = reply.room(header.buffer_len() + said.buffer_len());
+    let (network, icmp) = room.split_at_mut(header.buffer_len());
+    header.emit(&mut Ipv6Packet::new_unchecked(network));
+    said.emit(&ip, &to, &mut Icmpv6Packet::new_unchecked(icmp), &ChecksumCapabilities::default());
 }

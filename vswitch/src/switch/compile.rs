@@ -11,7 +11,7 @@ use super::State;
 use super::ports::{PortState, Running};
 use super::reach::{Plugged, Seat, shared};
 use crate::agent::{Path, Reason};
-use crate::overlay::{Address, OverlayView, Overlays, RemoteView, UnderlayView};
+use crate::overlay::{OverlayView, Overlays, RemoteView, UnderlayView, address};
 use crate::pipeline::{mask, remote_mask};
 use crate::snapshot::{BridgeView, Place, PortView, PortVlans, Snapshot, Stretch};
 use crate::tunnel::{Kind, Setup, Template};
@@ -285,12 +285,5 @@ fn kind(kind: TunnelKind) -> Kind {
         TunnelKind::Vxlan => Kind::Vxlan,
         TunnelKind::Nvgre => Kind::Nvgre,
         TunnelKind::Geneve => Kind::Geneve,
-    }
-}
-
-pub(super) fn address(ip: IpAddr) -> Address {
-    match ip {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
     }
 }

@@ -8,7 +8,7 @@ use control::schema::{self, BridgeName, PortName, TunnelName};
 use hashbrown::HashMap;
 
 use super::{State, Switch};
-use crate::overlay::Address;
+use crate::overlay::{address, ip};
 use crate::tables::fdb::MacKey;
 use crate::tables::neighbour::{Conflict, Neighbour, NeighbourKey, Origin, SHARDS};
 use crate::tables::versions::Witness;
@@ -77,7 +77,7 @@ impl State {
         Some(NeighbourKey {
             bridge: *self.bridges.get(&neighbour.bridge)?,
             vlan: neighbour.vlan.map_or(0, Into::into),
-            ip: super::compile::address(neighbour.ip),
+            ip: address(neighbour.ip),
         })
     }
 
@@ -118,8 +118,4 @@ impl State {
         let found = self.fdb.lookup(MacKey { bridge: key.bridge, vlan: key.vlan, mac }).found?;
         Some(found.port)
     }
-}
-
-fn ip(address: &Address) -> std::net::IpAddr {
-    std::net::Ipv6Addr::from(*address).to_canonical()
 }

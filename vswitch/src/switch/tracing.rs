@@ -69,6 +69,10 @@ impl Sink for Collector<'_> {
         None
     }
 
+    fn identification(&mut self) -> u16 {
+        0
+    }
+
     fn prefixes(&mut self, _batch: &mut Batch<'_>, len: usize) -> Option<&mut Prefixes> {
         if !self.prefixes.has_room(len) {
             self.prefixes.clear(); // all that was emitted is copied already

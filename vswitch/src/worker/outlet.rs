@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pmd::coalesce::coalesce;
 use pmd::{BATCH, Batch, Burst, Features, Pool, Prefixes, TxItem, TxQueue, TxReport};
 
+use crate::bucket::Bucket;
 use crate::pipeline::execute::{RemoteEvent, Sink};
 use crate::snapshot::{PortView, Snapshot};
 use crate::telemetry::counters::{PortCounters, WorkerCounters};
@@ -65,35 +66,15 @@ pub struct Outlets {
     busy: Vec<u16>,
     prefixes: Prefixes,
     /// By port: what the switch may still write to it.
-    allowances: Vec<Allowance>,
-    now_ms: u64,
+    writes: Vec<Bucket>,
+    now_ns: u64,
+    /// What [`Sink::identification`] gives next.
+    identification: u16,
     counters: Arc<WorkerCounters>,
 }
 
-/// How many frames of its own the switch may write to a port: a token bucket.
-#[derive(Clone, Copy)]
-struct Allowance {
-    left: u32,
-    since_ms: u64,
-}
-
 /// Frames that the switch writes to one port in a row at most, and in a second on average.
-const WRITES: u32 = 100;
-
-impl Allowance {
-    const FULL: Allowance = Allowance { left: WRITES, since_ms: 0 };
-
-    fn take(&mut self, now_ms: u64) -> bool {
-        let earned = now_ms.saturating_sub(self.since_ms).saturating_mul(WRITES.into()) / 1000;
-        if earned > 0 {
-            self.left = self.left.saturating_add(earned.min(WRITES.into()) as u32).min(WRITES);
-            self.since_ms = now_ms;
-        }
-        let may = self.left > 0;
-        self.left -= u32::from(may);
-        may
-    }
-}
+const WRITES: u64 = 100;
 
 impl Outlets {
     /// None yet, for ports below `ports`.
@@ -104,8 +85,9 @@ impl Outlets {
             sent: Vec::with_capacity(ports),
             busy: Vec::with_capacity(ports),
             prefixes: Prefixes::default(),
-            allowances: vec![Allowance::FULL; ports],
-            now_ms: 0,
+            writes: vec![Bucket::new(WRITES, WRITES); ports],
+            now_ns: 0,
+            identification: 0,
             counters,
         }
     }
@@ -120,7 +102,7 @@ impl Outlets {
 
     /// Says what time it is.
     pub fn set_time(&mut self, now_ns: u64) {
-        self.now_ms = now_ns / 1_000_000;
+        self.now_ns = now_ns;
     }
 
     /// Says what every port takes, by a new configuration.
@@ -308,9 +290,8 @@ impl Sink for BurstSink<'_> {
     }
 
     fn may_write(&mut self, port: u16) -> bool {
-        let now_ms = self.outlets.now_ms;
-        let allowance = self.outlets.allowances.get_mut(usize::from(port));
-        let may = allowance.is_some_and(|allowance| allowance.take(now_ms));
+        let now_ns = self.outlets.now_ns;
+        let may = self.outlets.writes.get_mut(usize::from(port)).is_some_and(|writes| writes.take(now_ns));
         if !may {
             self.outlets.counters.port(port).unwritten.add(1);
         }
@@ -318,7 +299,13 @@ impl Sink for BurstSink<'_> {
     }
 
     fn now_s(&self) -> Option<u32> {
-        Some((self.outlets.now_ms / 1000) as u32)
+        Some((self.outlets.now_ns / 1_000_000_000) as u32)
+    }
+
+    #[inline]
+    fn identification(&mut self) -> u16 {
+        self.outlets.identification = self.outlets.identification.wrapping_add(1);
+        self.outlets.identification
     }
 
     fn prefixes(&mut self, batch: &mut Batch<'_>, len: usize) -> Option<&mut Prefixes> {
