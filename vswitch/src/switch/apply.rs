@@ -310,9 +310,7 @@ impl State {
                 self.change_in_place(from, to);
             }
         }
-        let settled = self.settle_reach();
         self.attach(&fresh);
-        self.finish_reach(settled);
         self.forget_former_vlans(steps);
         for step in steps {
             if let Step::AddEntry(entry) = step {
@@ -406,7 +404,7 @@ impl State {
     }
 
     /// Puts open ports into use: every worker can send to them, all know the configuration, and each rx
-    /// queue is served.
+    /// queue is served. The switch's own stations follow what devices there are.
     pub(super) fn attach(&mut self, names: &[PortName]) {
         let workers = self.crew.members().len();
         let mut receiving = Vec::new();
@@ -420,6 +418,7 @@ impl State {
             }
             receiving.extend(ports::numbered(port.take_rx()).map(|(number, rx)| (name.clone(), number, rx)));
         }
+        let settled = self.settle_reach();
         self.publish();
         for (name, number, rx) in receiving {
             let worker = self.worker_for(&name, number);
@@ -436,6 +435,7 @@ impl State {
             running.queues.push(ports::Served { number, worker, pinned, load, base_cycles: 0 });
             self.crew.tell(worker, Command::AddQueue(queue));
         }
+        self.finish_reach(settled);
     }
 
     /// The worker that a new queue goes to: as pinned, else the one with the fewest queues.
@@ -492,6 +492,12 @@ impl State {
 
 /// Refuses what the configuration can say of overlays and this version cannot do.
 fn check_overlays(wanted: &Config) -> Result<(), ApplyError> {
+    let (vnis, most) =
+        (wanted.bridges.iter().map(|bridge| bridge.vnis().count()).sum::<usize>(), usize::from(u16::MAX));
+    if vnis > most {
+        let cause = format!("{vnis} VNIs of all bridges together, and {most} are possible");
+        return Err(limit("bridges", cause, "give fewer VLANs a VNI"));
+    }
     for tunnel in &wanted.tunnels {
         let missing = [("gbp", tunnel.gbp), ("bfd", tunnel.bfd), ("group", tunnel.group.is_some())];
         if let Some((key, _)) = missing.into_iter().find(|(_, is_set)| *is_set) {

@@ -107,7 +107,7 @@ impl State {
             open.features() != known.features || open.mtu() != known.mtu
         };
         if self.ports.values().any(differs) {
-            self.publish();
+            self.attach(&[]);
         }
     }
 

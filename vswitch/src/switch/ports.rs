@@ -114,8 +114,9 @@ fn in_parallel<T: Send>(mut items: Vec<T>, run: impl Fn(T) + Sync) {
     });
 }
 
-/// An address that stays the same for this port on this machine: locally administered, by a hash of both.
-fn stable_mac(port: &str) -> [u8; 6] {
+/// An address that stays the same for this port (or whatever has such a name) on this machine: locally administered,
+/// by a hash of both.
+pub(super) fn stable_mac(port: &str) -> [u8; 6] {
     let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
     // FNV-1a, 64 bits: spreads well, and secrets are not at stake.
     let hash =

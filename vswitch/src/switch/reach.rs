@@ -6,11 +6,11 @@
 //! is learned is behind that number.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::SystemTime;
 
 use control::schema::{BridgeName, Config, PortKind, TunnelName, Underlay, UnderlayName};
 use hashbrown::HashMap;
@@ -19,8 +19,10 @@ use pmd::local::{self, LocalPort};
 use pmd::{Port, RxQueue};
 
 use super::kernel::{self, Kernel, Place};
+use super::ports::stable_mac;
 use super::{ApplyError, Cause, State, Switch};
 use crate::agent::{Agent, Event, Path, Pinger, Reason, Station};
+use crate::telemetry::counters::PortTotals;
 use crate::worker::mailbox::Command;
 use crate::worker::outlet::Tx;
 use crate::worker::queue::{Incarnation, Queue};
@@ -58,6 +60,13 @@ pub(super) struct Plugged {
     pub(super) port: LocalPort,
 }
 
+/// A remote's number.
+struct Numbered {
+    index: u16,
+    /// What had been counted under it before.
+    base: PortTotals,
+}
+
 /// What leads to other hosts, and what the switch says itself.
 pub(super) struct Reach {
     agent: Agent,
@@ -68,8 +77,7 @@ pub(super) struct Reach {
     told: Sender<Event>,
     /// The UDP ports of shared underlays.
     bound: BTreeMap<UdpPort, Result<UdpSocket, String>>,
-    /// The indices of remotes.
-    remotes: BTreeMap<(TunnelName, IpAddr), u16>,
+    remotes: BTreeMap<(TunnelName, IpAddr), Numbered>,
     /// What the agent said last of a remote, by the station that it is reached from.
     paths: HashMap<(Arc<str>, IpAddr), Result<Path, Reason>>,
 }
@@ -107,12 +115,12 @@ impl Reach {
 
     /// The index of a remote.
     pub(super) fn remote(&self, tunnel: &TunnelName, address: IpAddr) -> Option<u16> {
-        self.remotes.get(&(tunnel.clone(), address)).copied()
+        self.remotes.get(&(tunnel.clone(), address)).map(|numbered| numbered.index)
     }
 
     /// Every remote, by its index.
     pub(super) fn remotes_by_index(&self) -> HashMap<u16, (&TunnelName, IpAddr)> {
-        self.remotes.iter().map(|((tunnel, remote), index)| (*index, (tunnel, *remote))).collect()
+        self.remotes.iter().map(|((tunnel, remote), numbered)| (numbered.index, (tunnel, *remote))).collect()
     }
 
     /// Who pings remotes; it is waited for, so that nothing of the switch may be held meanwhile.
@@ -161,33 +169,49 @@ pub(super) fn listen(switch: Weak<Switch>, events: Receiver<Event>) {
 }
 
 impl State {
+    /// What went to and came from a remote.
+    pub(super) fn remote_totals(&self, tunnel: &TunnelName, remote: IpAddr) -> PortTotals {
+        let numbered = self.reach.remotes.get(&(tunnel.clone(), remote));
+        numbered.map_or_else(PortTotals::default, |numbered| {
+            PortTotals::of(self.crew.counters(), numbered.index).since(&numbered.base)
+        })
+    }
+
     /// Takes in what the agent says.
     fn hear(&mut self, events: Vec<Event>) {
+        let mut changed = false;
         for event in events {
             match event {
                 // Late words of one who is not asked any more.
                 Event::Path(change) if !self.reach.wants(&change.station, change.remote) => {}
                 Event::Path(change) => {
                     let key = (change.station, change.remote);
-                    self.reach.paths.insert(key, change.path);
+                    changed |= self.reach.paths.insert(key, change.path) != Some(change.path);
                 }
                 // The path changes with it, of which the agent tells, too.
                 Event::PathMtu(_) => {}
                 Event::Duplicate { station, address, mac } => {
-                    let mac = control::mac::MacAddress::from(mac);
-                    eprintln!("vswitchd: {station}: {address} is used by {mac}, too");
+                    let objects = vec![
+                        format!("neighbour {address}"),
+                        station.to_string(),
+                        control::mac::MacAddress::from(mac).to_string(),
+                    ];
+                    self.events.note(SystemTime::now(), "duplicate-ip", objects);
                 }
             }
         }
-        self.publish_paths();
+        if changed {
+            self.publish_paths();
+        }
     }
 
     /// Plugs in the stations that there shall be, unplugs others, and numbers the remotes. Gives rx queues to be
     /// served once the workers know the configuration, and indices that are free when they do.
     pub(super) fn settle_reach(&mut self) -> Settled {
         let mut settled = Settled::default();
-        self.unplug(&mut settled);
-        for (seat, station) in self.wanted_stations() {
+        let wanted = self.wanted_stations();
+        self.unplug(&wanted, &mut settled);
+        for (seat, station) in wanted {
             match self.reach.stations.get_mut(&station.name) {
                 Some(plugged) if plugged.station == station => {}
                 Some(plugged) => {
@@ -301,11 +325,10 @@ impl State {
         Ok(())
     }
 
-    fn unplug(&mut self, settled: &mut Settled) {
-        let wanted: HashSet<Arc<str>> =
-            self.wanted_stations().into_iter().map(|(_, station)| station.name).collect();
+    fn unplug(&mut self, wanted: &[(Seat, Station)], settled: &mut Settled) {
+        let wanted: HashSet<&str> = wanted.iter().map(|(_, station)| &*station.name).collect();
         let gone: Vec<Arc<str>> =
-            self.reach.stations.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
+            self.reach.stations.keys().filter(|name| !wanted.contains(&***name)).cloned().collect();
         for name in gone {
             self.reach.agent.remove(&name);
             self.reach.paths.retain(|(station, _), _| *station != name);
@@ -348,7 +371,7 @@ impl State {
                 .and_then(|_| open?.mac());
             let name = seat.station_name();
             let station = Station {
-                mac: of_device.unwrap_or_else(|| own_mac(&name)),
+                mac: of_device.unwrap_or_else(|| stable_mac(&name)),
                 mtu: open.map_or(MTU, |open| open.mtu()),
                 vlan: underlay.vlan.map(Into::into),
                 addresses: underlay.addresses.clone(),
@@ -361,7 +384,7 @@ impl State {
             let seat = Seat::Bridge(bridge.name.clone());
             let name = seat.station_name();
             let station = Station {
-                mac: own_mac(&name),
+                mac: stable_mac(&name),
                 mtu: MTU,
                 vlan: None,
                 addresses: bridge.addresses.clone(),
@@ -383,15 +406,18 @@ impl State {
             .collect();
         let (reach, limits) = (&mut self.reach, &self.limits);
         settled.gone.extend(
-            reach.remotes.extract_if(.., |remote, _| !configured.contains(remote)).map(|(_, index)| index),
+            reach
+                .remotes
+                .extract_if(.., |remote, _| !configured.contains(remote))
+                .map(|(_, numbered)| numbered.index),
         );
-        let taken: HashSet<u16> = reach.remotes.values().copied().collect();
+        let taken: HashSet<u16> = reach.remotes.values().map(|numbered| numbered.index).collect();
         let mut free = (limits.ports as u16..).filter(|index| !taken.contains(index));
         for remote in configured {
             if let std::collections::btree_map::Entry::Vacant(place) = reach.remotes.entry(remote)
                 && let Some(index) = free.next()
             {
-                place.insert(index);
+                place.insert(Numbered { index, base: PortTotals::of(self.crew.counters(), index) });
             }
         }
         for plugged in reach.stations.values() {
@@ -455,25 +481,4 @@ fn udp_ports<'c>(config: &'c Config, underlay: &'c Underlay) -> impl Iterator<It
 pub(super) struct Settled {
     rx: Vec<(u16, Box<dyn RxQueue>)>,
     gone: Vec<u16>,
-}
-
-/// A MAC address of our own: administered locally (IEEE 802, 8.4), and the same after a restart.
-fn own_mac(name: &str) -> [u8; 6] {
-    let mut hasher = DefaultHasher::new();
-    (host_name(), name).hash(&mut hasher);
-    let [a, b, c, d, e, ..] = hasher.finish().to_be_bytes();
-    [0x02, a, b, c, d, e]
-}
-
-/// What tells this machine's switches from those of others.
-fn host_name() -> String {
-    static NAME: Mutex<Option<String>> = Mutex::new(None);
-    let mut name = NAME.lock().unwrap_or_else(PoisonError::into_inner);
-    name.get_or_insert_with(|| {
-        ["/etc/machine-id", "/proc/sys/kernel/random/boot_id"]
-            .iter()
-            .filter_map(|path| std::fs::read_to_string(path).ok())
-            .collect()
-    })
-    .clone()
 }

@@ -96,11 +96,6 @@ fn ping(pinger: &Pinger, station: &str, remote: IpAddr, mtu: Option<u32>) -> Pin
 }
 
 impl State {
-    fn remote_totals(&self, tunnel: &TunnelName, remote: IpAddr) -> PortTotals {
-        let index = self.reach.remote(tunnel, remote);
-        index.map_or_else(PortTotals::default, |index| PortTotals::of(self.crew.counters(), index))
-    }
-
     fn tunnel_row(&self, tunnel: &Tunnel) -> TunnelRow {
         let remotes: Vec<RemoteRow> =
             tunnel.remotes.iter().map(|remote| self.remote_row(tunnel, *remote)).collect();
