@@ -1,5 +1,6 @@
-//! What two cores can hand over to each other when there is neither ring nor switch: the bound of what any switch
-//! between two guests can do, which depends on the machine and on how much memory is in use.
+//! What two cores hand over to each other when there is neither ring nor switch. It depends on the machine, and on how
+//! much memory is in use and how many frames are on their way: no bound, but what to compare a switch with that works
+//! in the same shape.
 //!
 //! One core writes every byte of a buffer, the other one copies it into a receiver's buffers, of which the first core
 //! looks at the head. That is the work of a switch that copies once and of a client that is both ends, and no more.
