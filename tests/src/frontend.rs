@@ -452,9 +452,13 @@ impl FrontEnd {
             return;
         }
         for lap in [0, 1].into_iter().cycle() {
-            self.write(at(ring), &tables[usize::from(lap)]);
+            // The kernel copies in no order that the other end may rely on: the flags of the first go last (2.8.6).
+            let (first, rest) = tables[usize::from(lap)].split_at(16);
+            self.write(at(ring) + 16, rest);
+            self.write(at(ring), &first[..14]);
+            self.write(at(ring) + 14, &first[14..]);
             self.kick(ring);
-            while !self.is_used(ring, lap * SIZE + SIZE - 1) {
+            while (0..SIZE).any(|index| !self.is_used(ring, lap * SIZE + index)) {
                 if begun.elapsed() >= time {
                     return;
                 }

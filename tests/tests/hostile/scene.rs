@@ -246,7 +246,9 @@ pub fn bears(over: Over, attack: impl Fn(&mut FrontEnd)) {
             for kind in rounds(over) {
                 let mut end = scene.decent(kind);
                 attack(&mut end);
-                end.settle().expect("the port is still served");
+                if let Err(error) = end.settle() {
+                    panic!("the port is not served any more: {error}; it is {:?}", scene.daemon.ctl().port("vm").map(|row| row["reason"].clone()));
+                }
                 scene.await_link("up", "");
                 drop(end);
                 scene.await_link("down", "disconnected");
