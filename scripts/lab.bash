@@ -7,7 +7,8 @@
 lab_open() {
   ((EUID == 0)) || { echo "$0: network namespaces need root: run this as root" >&2; exit 1; }
   LAB_FOLDER=$(mktemp -d "${TMPDIR:-/tmp}/$LAB.XXXXXX")
-  LAB_SPACES=() LAB_PIDS=() LAB_SWITCH=
+  LAB_SPACES=() LAB_PIDS=() LAB_SWITCH= LAB_AT=
+  declare -gA LAB_SWITCHES=()
   BIN=${BIN:-$PWD/target/release}
   trap lab_close EXIT
   trap 'exit 130' INT
@@ -57,46 +58,55 @@ lab_bridge() {
   done
 }
 
-# lab_pair SPACE DEVICE END ADDRESS: a veth pair, DEVICE in SPACE and eth0 in END.
+# lab_pair SPACE DEVICE END [ADDRESS...]: a veth pair, DEVICE in SPACE and eth0 in END.
 lab_pair() {
-  ip -n "$LAB-$1" link add "$2" type veth peer name eth0 netns "$LAB-$3"
-  ip -n "$LAB-$1" link set "$2" addrgenmode none up
-  ip -n "$LAB-$3" address add "$4" dev eth0
-  ip -n "$LAB-$3" link set eth0 up
+  local space=$LAB-$1 device=$2 end=$LAB-$3 address
+  shift 3
+  ip -n "$space" link add "$device" type veth peer name eth0 netns "$end"
+  ip -n "$space" link set "$device" addrgenmode none up
+  # IPv4 knows no detection of duplicates, which takes a second.
+  for address in "$@"; do ip -n "$end" address add "$address" dev eth0 $([[ $address != *:* ]] || echo nodad); done
+  ip -n "$end" link set eth0 up
 }
 
 # lab_switch CONFIGURATION [SPACE]: starts vswitchd (in a namespace, or on the machine itself) and waits until it is
-# ready. One at a time.
+# ready. One a place; `ctl` speaks to the one at LAB_AT, which is the last that was started.
 lab_switch() {
-  local prefix=() line
+  local prefix=() folder
   [[ -z ${2:-} ]] || prefix=(ip netns exec "$LAB-$2")
-  printf '%s\n' "$1" >"$LAB_FOLDER/switch.toml"
-  mkfifo "$LAB_FOLDER/ready"
-  "${prefix[@]}" "$BIN/vswitchd" --config "$LAB_FOLDER/switch.toml" --socket "$LAB_FOLDER/control.sock" \
-    --state-dir "$LAB_FOLDER/state" >"$LAB_FOLDER/ready" 2>"$LAB_FOLDER/vswitchd.log" &
+  LAB_AT=${2:-machine}
+  folder=$LAB_FOLDER/switch-$LAB_AT
+  mkdir -p "$folder"
+  printf '%s\n' "$1" >"$folder/switch.toml"
+  "${prefix[@]}" "$BIN/vswitchd" --config "$folder/switch.toml" --socket "$folder/control.sock" \
+    --state-dir "$folder/state" >"$folder/ready" 2>"$folder/log" &
   LAB_SWITCH=$!
-  exec {LAB_READY}<"$LAB_FOLDER/ready"
-  rm "$LAB_FOLDER/ready"
-  if ! read -r -t 20 -u "$LAB_READY" line; then
+  LAB_SWITCHES[$LAB_AT]=$LAB_SWITCH
+  await 20 lab_ready_or_gone "$folder" "$LAB_SWITCH" || true
+  if [[ ! -s $folder/ready ]]; then
     echo "vswitchd did not get ready:" >&2
-    cat "$LAB_FOLDER/vswitchd.log" >&2
+    cat "$folder/log" >&2
     exit 1
   fi
 }
 
-# lab_stop: takes every port away, so that no persistent device stays, and ends the switch.
+lab_ready_or_gone() { [[ -s $1/ready ]] || ! kill -0 "$2"; }
+
+# lab_stop: takes every port away, so that no persistent device stays, and ends the switches.
 lab_stop() {
-  [[ $LAB_SWITCH ]] || return 0
-  printf '[switch]\n' >"$LAB_FOLDER/empty.toml"
-  ctl apply "$LAB_FOLDER/empty.toml" >/dev/null 2>&1
-  kill "$LAB_SWITCH" 2>/dev/null
-  wait "$LAB_SWITCH" 2>/dev/null
-  exec {LAB_READY}<&-
-  rm -rf "$LAB_FOLDER/state" "$LAB_FOLDER/control.sock"
-  LAB_SWITCH=
+  local pid
+  for LAB_AT in "${!LAB_SWITCHES[@]}"; do
+    pid=${LAB_SWITCHES[$LAB_AT]}
+    printf '[switch]\n' >"$LAB_FOLDER/empty.toml"
+    ctl apply "$LAB_FOLDER/empty.toml" >/dev/null 2>&1
+    kill "$pid" 2>/dev/null
+    wait "$pid" 2>/dev/null
+    rm -rf "$LAB_FOLDER/switch-$LAB_AT"
+  done
+  LAB_SWITCHES=() LAB_SWITCH=
 }
 
-ctl() { "$BIN/vswitchctl" --socket "$LAB_FOLDER/control.sock" "$@"; }
+ctl() { "$BIN/vswitchctl" --socket "$LAB_FOLDER/switch-$LAB_AT/control.sock" "$@"; }
 
 # ctl_numbers FIELD COMMAND...: the values of a numeric field in a command's JSON.
 ctl_numbers() {

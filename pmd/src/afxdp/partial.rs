@@ -16,14 +16,17 @@ use crate::offload::Checksum;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const GRE: u8 = 47;
 
 /// UDP ports of VXLAN (RFC 7348), of Linux's VXLAN before it had a number, and of Geneve (RFC 8926).
 const VXLAN: u16 = 4789;
 const VXLAN_OF_OLD: u16 = 8472;
 const GENEVE: u16 = 6081;
+/// The EtherType by which GRE and Geneve say that they carry an Ethernet frame.
+const FRAME: u16 = 0x6558;
 
 /// Reads the frame's headers from its first bytes: Ethernet, up to two VLAN tags, IPv4 or IPv6, TCP or UDP; and the
-/// same again inside a VXLAN or Geneve tunnel.
+/// same again inside a VXLAN, Geneve or GRE tunnel.
 #[inline]
 pub(super) fn partial_checksum(head: &[u8]) -> Checksum {
     let (start, offset) = match find(head) {
@@ -83,6 +86,7 @@ fn look(head: &[u8]) -> Option<Found> {
     let offset = match protocol {
         TCP => 16,
         UDP => 6,
+        GRE => return gre(head, transport),
         _ => return None,
     };
     sum.add_word(u16::from(protocol));
@@ -99,12 +103,24 @@ fn tunnel(head: &[u8], transport: usize) -> Option<Found> {
     let payload = transport + 8;
     match word(head, transport + 2)? {
         VXLAN | VXLAN_OF_OLD => Some(Found::Tunnel(payload + 8)),
-        // Options in words of four bytes; 0x6558 is an Ethernet frame.
-        GENEVE if word(head, payload + 2)? == 0x6558 => {
+        // Options in words of four bytes.
+        GENEVE if word(head, payload + 2)? == FRAME => {
             Some(Found::Tunnel(payload + 8 + usize::from(head[payload] & 0x3f) * 4))
         }
         _ => None,
     }
+}
+
+/// The Ethernet frame behind a GRE header without a checksum of its own: NVGRE (RFC 7637), and others with a key or
+/// a sequence number (RFC 2890).
+#[inline]
+fn gre(head: &[u8], transport: usize) -> Option<Found> {
+    const KEY: u16 = 0x2000;
+    const SEQUENCE: u16 = 0x1000;
+    let flags = word(head, transport)?;
+    let options = (flags & (KEY | SEQUENCE)).count_ones() as usize;
+    let carries_frame = flags & !(KEY | SEQUENCE) == 0 && word(head, transport + 2)? == FRAME;
+    carries_frame.then_some(Found::Tunnel(transport + 4 + options * 4))
 }
 
 #[inline]
@@ -165,6 +181,28 @@ mod tests {
             for cut in 42..frame.len() - 3 {
                 assert_eq!(partial_checksum(&frame[..cut]), Checksum::None, "cut at {cut}");
             }
+        }
+    }
+
+    #[test]
+    fn the_inner_checksum_behind_gre_is_found() {
+        let packet = |header: &[u8]| {
+            let mut frame = udp4();
+            frame[23] = GRE;
+            frame.truncate(34);
+            frame.extend(header);
+            frame.extend(udp6());
+            frame
+        };
+        let key = [0x20, 0, 0x65, 0x58, 0, 0x13, 0x89, 0x26];
+        let sequence = [0x30, 0, 0x65, 0x58, 0, 0x13, 0x89, 0x26, 0, 0, 0, 1];
+        for header in [&[0, 0, 0x65, 0x58][..], &key, &sequence] {
+            let start = (34 + header.len() + 54) as u16;
+            assert_eq!(partial_checksum(&packet(header)), Checksum::Partial { start, offset: 6 });
+        }
+        for other in [[0x20, 1, 0x65, 0x58], [0xa0, 0, 0x65, 0x58], [0x20, 0, 0x08, 0x00]] {
+            let header = [&other[..], &key[4..]].concat();
+            assert_eq!(partial_checksum(&packet(&header)), Checksum::None, "{other:x?}");
         }
     }
 
