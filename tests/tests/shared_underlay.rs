@@ -2,8 +2,10 @@
 //! over the kernel's addresses, routes and neighbours, however these change.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use vswitch_tests::cases::scaled;
 use vswitch_tests::lab::{assert_conserved, await_up};
 use vswitch_tests::namespace::{Namespace, run};
 use vswitch_tests::traffic::{assert_exchange, await_ping, iperf, iperf_server, pings};
@@ -181,4 +183,147 @@ fn a_vxlan_device_of_the_kernel_on_the_port_is_named() {
     pair.lab.host.ip("link add vx9 type vxlan id 9 local 192.0.2.1 dstport 4789");
     assert!(!pair.lab.host.succeeds("ip link set vx9 up"), "two have UDP port 4789");
     daemon.stop();
+}
+
+/// What is over within this time of a change counts as going on at once: a second, and one for a machine whose two
+/// cores are busy with other tests.
+const BACK: Duration = Duration::from_secs(2);
+
+/// Two hosts that share their uplinks with a switch of ours each, and two routers between them.
+struct Routed {
+    containers: [Container; 2],
+    daemons: [Daemon; 2],
+    routers: [Namespace; 2],
+    /// The tunnels' ends.
+    hosts: [String; 2],
+    _labs: [Lab; 2],
+}
+
+impl Routed {
+    /// With tunnels of a type over IPv4 or IPv6.
+    fn new(kind: &str, family: u8) -> Self {
+        let labs = [Lab::new("near"), Lab::new("far")];
+        let routers = [Namespace::new("first"), Namespace::new("second")];
+        let containers = ["near", "far"].map(|name| labs[0].container(name, Attachment::Tap, 1500));
+        let (length, forwarding) = match family {
+            4 => (24, "net.ipv4.ip_forward=1"),
+            _ => (64, "net.ipv6.conf.all.forwarding=1"),
+        };
+        // Networks 1 and 2 are the hosts', 3 is between the routers.
+        let address = |network: usize, host: usize| match family {
+            4 => format!("10.77.{network}.{host}"),
+            _ => format!("2001:db8:{network}::{host}"),
+        };
+        let add = |namespace: &Namespace, device: &str, network: usize, host: usize| {
+            let flags = if family == 4 { "" } else { "nodad" };
+            let address = address(network, host);
+            namespace.ip(&format!("address add {address}/{length} dev {device} {flags}"));
+            namespace.ip(&format!("link set {device} up"));
+        };
+        routers[0].ip(&format!("link add mid type veth peer name mid netns {}", routers[1].name()));
+        for (number, router) in routers.iter().enumerate() {
+            let host = &labs[number].host;
+            let (near, far) = (number + 1, 2 - number);
+            host.ip(&format!("link add up0 type veth peer name down0 netns {}", router.name()));
+            add(host, "up0", near, 1);
+            add(router, "down0", near, 254);
+            router.run(&format!("sysctl -qw {forwarding}"));
+            add(router, "mid", 3, near);
+            router.ip(&format!(
+                "route add {}/{length} via {}",
+                address(far, 0).replace("::0", "::"),
+                address(3, far)
+            ));
+            host.ip(&format!("route add default via {}", address(near, 254)));
+        }
+        let hosts = [address(1, 1), address(2, 1)];
+        let start = |number: usize| {
+            let (port, remote) = (containers[number].port(""), &hosts[1 - number]);
+            labs[number].start(&format!(
+                "[switch]\nworkers = [1]\n[[bridge]]\nname = \"blue\"\nvni = 5001\n{port}\n\
+                 [[port]]\nname = \"uplink\"\ntype = \"afxdp\"\ndevice = \"up0\"\n\
+                 [[underlay]]\nname = \"core\"\nport = \"uplink\"\n\
+                 [[tunnel]]\nname = \"dc\"\ntype = \"{kind}\"\nunderlay = \"core\"\nremote = [\"{remote}\"]\n"
+            ))
+        };
+        let daemons = [start(0), start(1)];
+        Self { containers, daemons, routers, hosts, _labs: labs }
+    }
+
+    /// The path MTU that an end knows.
+    fn mtu(&self, end: usize) -> Value {
+        self.daemons[end].ctl().json(&["tunnel", "show", "dc"])["remotes"][0]["mtu"].clone()
+    }
+
+    /// What `tunnel ping` finds out.
+    fn ping(&self, end: usize) -> Value {
+        self.daemons[end].ctl().rows(&["tunnel", "ping", "dc"])[0].clone()
+    }
+}
+
+/// Containers with the MTU of the underlay work at once; a narrow link in the middle is found out, and TCP goes on.
+fn narrow_link(kind: &str, family: u8) {
+    let mut routed = Routed::new(kind, family);
+    let [near, far] = &routed.containers;
+    for family in [4, 6] {
+        await_ping(&near.namespace, far.address(family));
+        let bytes = scaled(3_000_000, 30_000_000);
+        let seen = assert_exchange(&near.namespace, &far.namespace, far.address(family), 1, bytes);
+        println!("{kind}, IPv{family} inside: {:.2} Gbit/s", seen.rate());
+    }
+    let answer = routed.ping(0);
+    assert!(answer["round_trip_ms"].as_f64().is_some_and(|time| time > 0.0), "{answer}");
+    assert_eq!((&answer["mtu"], &answer["reason"]), (&Value::from(1500), &Value::Null), "{answer}");
+
+    for router in &routed.routers {
+        router.ip("link set mid mtu 1400");
+    }
+    for (family, seed) in [(4, 2), (6, 3)] {
+        let start = Instant::now();
+        assert_exchange(&near.namespace, &far.namespace, far.address(family), seed, 300_000);
+        let took = start.elapsed();
+        println!("{kind} after a link of 1400: IPv{family} inside took {took:?}");
+        assert!(took < BACK, "IPv{family}: {took:?}");
+    }
+    for end in [0, 1] {
+        assert_eq!(routed.mtu(end), 1400, "of {}", routed.hosts[end]);
+    }
+    let answer = routed.ping(0);
+    assert_eq!((&answer["mtu"], &answer["reason"]), (&Value::from(1400), &Value::Null), "{answer}");
+    for daemon in &mut routed.daemons {
+        assert_conserved(&daemon.ctl());
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_narrow_link_is_found_out_vxlan() {
+    narrow_link("vxlan", 4);
+}
+
+#[test]
+fn a_narrow_link_is_found_out_nvgre_over_ipv6() {
+    narrow_link("nvgre", 6);
+}
+
+#[test]
+fn a_narrow_link_is_found_out_geneve_over_ipv6() {
+    narrow_link("geneve", 6);
+}
+
+#[test]
+fn a_ping_finds_a_narrow_link_before_any_frame_does_and_a_silent_remote_is_told() {
+    let mut routed = Routed::new("vxlan", 4);
+    wait_until("the way is known", SOON, || routed.mtu(0) == 1500);
+    routed.routers[1].ip("link set mid mtu 1300");
+    routed.routers[0].ip("link set mid mtu 1300");
+    let answer = routed.ping(0);
+    assert_eq!((&answer["mtu"], &answer["reason"]), (&Value::from(1300), &Value::Null), "{answer}");
+    routed.routers[0].ip("link set mid down");
+    let answer = routed.ping(0);
+    assert!(answer["mtu"].is_null() && answer["round_trip_ms"].is_null(), "{answer}");
+    assert!(answer["reason"].as_str().is_some_and(|reason| reason.contains("no answer")), "{answer}");
+    for daemon in &mut routed.daemons {
+        daemon.stop();
+    }
 }

@@ -8,12 +8,14 @@
 //! - [`link`]: devices and our mark on them (rtnetlink);
 //! - [`address`]: IP addresses and default routes (rtnetlink);
 //! - [`route`], [`neighbour`], [`watch`]: the host's way to somebody else, and that it has changed (rtnetlink);
+//! - [`icmp`]: what the host's ICMP says of our packets (raw sockets);
 //! - [`settings`]: bringing a container's device to its wanted state, first time and again;
 //! - [`ingress`]: closing a device to the host's own stack (nftables, by nfnetlink).
 
 pub mod address;
 mod anchor;
 mod error;
+pub mod icmp;
 pub mod ingress;
 pub mod link;
 pub mod neighbour;

@@ -118,9 +118,8 @@ fn read_ipv4(payload: &[u8]) -> Option<Heard<'_>> {
         return None;
     }
     let icmp = Icmpv4Packet::new_checked(packet.payload()).ok()?;
-    // Destination unreachable, fragmentation needed and DF set (RFC 1191, 4). What it quotes is most often cut short.
-    if let [3, 4, _, _, _, _, high, low, quoted @ ..] = packet.payload() {
-        let mtu = u16::from_be_bytes([*high, *low]).into();
+    // What it quotes is most often cut short.
+    if let Some((mtu, quoted)) = too_big(packet.payload(), true) {
         return icmp.verify_checksum().then_some(Heard::TooBig { to: to.into(), mtu, quoted });
     }
     let (request, ident, sequence, data) = match Icmpv4Repr::parse(&icmp, &capabilities).ok()? {
@@ -129,6 +128,22 @@ fn read_ipv4(payload: &[u8]) -> Option<Heard<'_>> {
         _ => return None,
     };
     Some(Heard::Echo { request, from: from.into(), to: to.into(), ident, sequence, data })
+}
+
+/// What a message of ICMP, or of ICMPv6, says of a packet that was too big: what would not have been, and the packet's
+/// beginning. Its checksum is not looked at.
+pub(crate) fn too_big(message: &[u8], is_ipv4: bool) -> Option<(u32, &[u8])> {
+    match (message, is_ipv4) {
+        // Destination unreachable, fragmentation needed and DF set (RFC 1191, 4).
+        ([3, 4, _, _, _, _, high, low, quoted @ ..], true) => {
+            Some((u16::from_be_bytes([*high, *low]).into(), quoted))
+        }
+        // Packet too big; its code means nothing (RFC 4443, 3.2).
+        ([2, _, _, _, a, b, c, d, quoted @ ..], false) => {
+            Some((u32::from_be_bytes([*a, *b, *c, *d]), quoted))
+        }
+        _ => None,
+    }
 }
 
 /// Reads an IPv6 packet from the station `sender`, to a group of stations or to one.
@@ -140,10 +155,8 @@ pub(crate) fn read_ipv6(payload: &[u8], sender: [u8; 6], group: bool) -> Option<
         return None;
     }
     let icmp = Icmpv6Packet::new_checked(packet.payload()).ok()?;
-    // Packet too big; its code means nothing (RFC 4443, 3.2).
-    if let [2, _, _, _, a, b, c, d, quoted @ ..] = packet.payload() {
-        let (intact, mtu) =
-            (!group && icmp.verify_checksum(&from, &to), u32::from_be_bytes([*a, *b, *c, *d]));
+    if let Some((mtu, quoted)) = too_big(packet.payload(), false) {
+        let intact = !group && icmp.verify_checksum(&from, &to);
         return intact.then_some(Heard::TooBig { to: to.into(), mtu, quoted });
     }
     let said = Icmpv6Repr::parse(&from, &to, &icmp, &ChecksumCapabilities::default()).ok()?;
@@ -214,6 +227,21 @@ fn read_discovery<'f>(
 pub(crate) fn is_sender(address: IpAddr) -> bool {
     let limited = address == IpAddr::V4(Ipv4Addr::BROADCAST);
     !(address.is_multicast() || address.is_unspecified() || address.is_loopback() || limited)
+}
+
+/// A ping without its IP header, for a packet of `size` bytes. Of ICMPv6, the kernel fills the checksum.
+pub(crate) fn ping(remote: IpAddr, ident: u16, seq_no: u16, size: usize) -> Vec<u8> {
+    let data = vec![0x76; size.saturating_sub(echo_overhead(remote))];
+    let mut bytes = vec![0; 8 + data.len()];
+    if remote.is_ipv4() {
+        let said = Icmpv4Repr::EchoRequest { ident, seq_no, data: &data };
+        said.emit(&mut Icmpv4Packet::new_unchecked(&mut bytes), &ChecksumCapabilities::default());
+    } else {
+        let (said, nobody) = (Icmpv6Repr::EchoRequest { ident, seq_no, data: &data }, Ipv6Addr::UNSPECIFIED);
+        let mut packet = Icmpv6Packet::new_unchecked(&mut bytes);
+        said.emit(&nobody, &nobody, &mut packet, &ChecksumCapabilities::ignored());
+    }
+    bytes
 }
 
 /// Bytes of an echo's packet that are not its data.

@@ -15,13 +15,14 @@
 
 mod event;
 pub(crate) mod frame;
-mod path_mtu;
-mod ping;
+pub(crate) mod path_mtu;
+pub(crate) mod ping;
 mod resolver;
 pub mod routes;
 mod station;
 
 pub use event::{Event, Path, PathChange, PathMtu, Reason};
+pub use ping::PingError;
 pub use resolver::Standing;
 pub use station::{Counters, Station};
 
@@ -67,7 +68,7 @@ enum Command {
     Stop,
 }
 
-type Answer = Result<Duration, String>;
+type Answer = Result<Duration, PingError>;
 
 /// The thread that plays all stations. It ends with this.
 pub struct Agent {
@@ -87,21 +88,21 @@ impl Pinger {
     /// the time until the answer.
     ///
     /// # Errors
-    /// Why there is no answer, for people.
+    /// Why there is no answer.
     pub fn ping(
         &self,
         station: &str,
         remote: IpAddr,
         size: usize,
         timeout: Duration,
-    ) -> Result<Duration, String> {
+    ) -> Result<Duration, PingError> {
         let (answer, answers) = bounded(1);
         let ping = Command::Ping { station: station.into(), remote, size, timeout, answer };
         if self.commands.send(ping).is_ok() {
             self.bell.ring();
         }
         // The thread answers in time; what it cannot answer, as it is gone, ends the channel.
-        answers.recv().unwrap_or_else(|_| Err("the agent has ended".to_owned()))
+        answers.recv().unwrap_or_else(|_| Err("the agent has ended".to_owned().into()))
     }
 }
 
@@ -274,7 +275,7 @@ impl Thread {
                 self.pings.insert(number, answer);
                 let ping = Ping { number, remote, size, deadline_ns };
                 if !self.with(&station, |core, out| core.ping(ping, now_ns, out)) {
-                    self.pong(number, Err(Reason::NoStation.to_string()));
+                    self.pong(number, Err(Reason::NoStation.into()));
                 }
             }
             Command::Report(answer) => {
@@ -302,7 +303,7 @@ impl Thread {
         let Some(at) = self.place(name) else { return };
         let seat = self.seats.remove(at);
         for number in seat.core.unanswered() {
-            self.pong(number, Err(Reason::NoStation.to_string()));
+            self.pong(number, Err(Reason::NoStation.into()));
         }
         for remote in seat.core.wanted() {
             let (station, path) = (seat.name.clone(), Err(Reason::NoStation));
@@ -429,9 +430,10 @@ mod tests {
         };
         assert_eq!(next(), ("a".into(), remote, Ok(path)));
         assert!(agent.pinger().ping("a", remote, 1500, WAIT).unwrap() < WAIT);
+        let nobody = IpAddr::from([10, 0, 0, 3]);
         assert_eq!(
-            agent.pinger().ping("a", [10, 0, 0, 3].into(), 100, Duration::from_millis(50)),
-            Err("10.0.0.3 has not answered ARP yet".into())
+            agent.pinger().ping("a", nobody, 100, Duration::from_millis(50)),
+            Err(Reason::Asking(nobody).into())
         );
         let reports = agent.report();
         assert_eq!(reports.iter().map(|report| &*report.name).collect::<Vec<_>>(), ["a", "b"]);
@@ -442,7 +444,7 @@ mod tests {
         assert_eq!(next(), ("a".into(), remote, Err(Reason::NoStation)));
         agent.want("a", remote);
         assert_eq!(next(), ("a".into(), remote, Err(Reason::NoStation)));
-        assert_eq!(agent.pinger().ping("a", remote, 100, WAIT), Err("the underlay is not there".into()));
+        assert_eq!(agent.pinger().ping("a", remote, 100, WAIT), Err(Reason::NoStation.into()));
         assert_eq!(agent.report().len(), 1);
         stop.store(true, Ordering::Relaxed);
         workers.join().unwrap();

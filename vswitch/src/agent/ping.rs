@@ -26,21 +26,47 @@ pub(super) struct Ping {
 pub(super) struct Pings(Vec<(Ping, Option<u64>)>);
 
 /// A ping that came to its end, by its number.
-pub(super) type Pong = (u32, Result<Duration, String>);
+pub(super) type Pong = (u32, Result<Duration, PingError>);
+
+/// Why there is no answer to a ping.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PingError {
+    /// A router said so.
+    #[error("too big for a network on the way, which takes {mtu} bytes")]
+    TooBig {
+        /// What would not have been.
+        mtu: u32,
+    },
+    /// Another reason, for people.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<String> for PingError {
+    fn from(reason: String) -> PingError {
+        PingError::Other(reason)
+    }
+}
+
+impl From<Reason> for PingError {
+    fn from(reason: Reason) -> PingError {
+        reason.to_string().into()
+    }
+}
 
 impl Pings {
     /// Takes a ping on, or says why not.
-    pub(super) fn add(&mut self, ping: Ping, station: &str, mtu: u32) -> Result<(), String> {
+    pub(super) fn add(&mut self, ping: Ping, station: &str, mtu: u32) -> Result<(), PingError> {
         let Ping { remote, size, .. } = ping;
         let least = echo_overhead(remote);
         if size < least {
-            return Err(format!("a ping to {remote} has at least {least} bytes"));
+            return Err(format!("a ping to {remote} has at least {least} bytes").into());
         }
         if size > mtu as usize {
-            return Err(format!("{size} bytes are more than the MTU of {station}, {mtu}"));
+            return Err(format!("{size} bytes are more than the MTU of {station}, {mtu}").into());
         }
         if self.0.len() >= PINGS {
-            return Err("too many pings are under way".to_owned());
+            return Err("too many pings are under way".to_owned().into());
         }
         self.0.push((ping, None));
         Ok(())
@@ -89,10 +115,8 @@ impl Pings {
                     None
                 }
                 (Err(Reason::Asking(_)), None) if !late => None,
-                (Err(reason), None) => Some(reason.to_string()),
-                (_, Some(_)) if late => {
-                    Some(format!("no answer from {} to {} bytes", ping.remote, ping.size))
-                }
+                (Err(reason), None) => Some(reason.into()),
+                (_, Some(_)) if late => Some(unanswered(ping.remote, ping.size)),
                 (_, Some(_)) => None,
             };
             let goes_on = failed.is_none();
@@ -106,7 +130,7 @@ impl Pings {
         &mut self,
         number: u32,
         remote: IpAddr,
-        end: impl FnOnce(u64) -> Result<Duration, String>,
+        end: impl FnOnce(u64) -> Result<Duration, PingError>,
     ) -> Option<Pong> {
         let is_it = |(ping, _): &(Ping, _)| ping.number == number && ping.remote == remote;
         let at = self.0.iter().position(is_it)?;
@@ -114,6 +138,11 @@ impl Pings {
         self.0.remove(at);
         Some((number, end(sent_ns)))
     }
+}
+
+/// Nobody has said anything to a ping of this size.
+pub(crate) fn unanswered(remote: IpAddr, size: usize) -> PingError {
+    format!("no answer from {remote} to {size} bytes").into()
 }
 
 /// A number as an echo's identifier and sequence number.

@@ -15,8 +15,8 @@ use control::schema::{IpPrefix, Route};
 
 use super::event::{Event, Path, PathChange, PathMtu, Reason};
 use super::frame::{Heard, Writer, echo_overhead, read};
-use super::path_mtu::{self, Quote};
-use super::ping::{Ping, Pings, Pong};
+use super::path_mtu::{self, PathMtus, Quote};
+use super::ping::{Ping, PingError, Pings, Pong};
 use super::resolver::{Neighbour, Probe, Standing, Word};
 use super::routes::Routes;
 use crate::bucket::Bucket;
@@ -82,15 +82,6 @@ pub(super) struct Output {
     pub(super) pongs: Vec<Pong>,
 }
 
-/// A remote that a tunnel goes to.
-#[derive(Debug, Default)]
-struct Want {
-    /// What was told last.
-    told: Option<Result<Path, Reason>>,
-    /// What an error said, and until when it counts.
-    mtu: Option<(u32, u64)>,
-}
-
 /// An address that is announced.
 #[derive(Debug)]
 struct Announcement {
@@ -107,7 +98,9 @@ pub(super) struct Core {
     mtu: u32,
     routes: Routes,
     neighbours: HashMap<IpAddr, Neighbour>,
-    wants: HashMap<IpAddr, Want>,
+    /// The remotes that tunnels go to, each with what was told last.
+    wants: HashMap<IpAddr, Option<Result<Path, Reason>>>,
+    path_mtus: PathMtus,
     pings: Pings,
     announcements: Vec<Announcement>,
     /// When each address was defended last.
@@ -128,6 +121,7 @@ impl Core {
             routes: Routes::default(),
             neighbours: HashMap::new(),
             wants: HashMap::new(),
+            path_mtus: PathMtus::default(),
             pings: Pings::default(),
             announcements: Vec::new(),
             defended: HashMap::new(),
@@ -177,7 +171,7 @@ impl Core {
 
     /// A tunnel goes to `remote`: how it is reached is told from now on.
     pub(super) fn want(&mut self, remote: IpAddr, now_ns: u64, out: &mut Output) {
-        self.wants.entry(remote).or_default().told = None;
+        self.wants.insert(remote, None);
         self.choose_neighbours(now_ns);
         self.tick(now_ns, out);
     }
@@ -185,6 +179,7 @@ impl Core {
     /// No tunnel goes there any more.
     pub(super) fn unwant(&mut self, remote: IpAddr, now_ns: u64) {
         self.wants.remove(&remote);
+        self.path_mtus.retain(|known| *known != remote);
         self.choose_neighbours(now_ns);
     }
 
@@ -214,8 +209,12 @@ impl Core {
     pub(super) fn due_ns(&self) -> u64 {
         let neighbours = self.neighbours.values().map(Neighbour::due_ns);
         let announcements = self.announcements.iter().map(|announcement| announcement.due_ns);
-        let mtus = self.wants.values().filter_map(|want| want.mtu.map(|(_, until_ns)| until_ns));
-        neighbours.chain(announcements).chain(mtus).chain(self.pings.due_ns()).min().unwrap_or(u64::MAX)
+        neighbours
+            .chain(announcements)
+            .chain(self.path_mtus.due_ns())
+            .chain(self.pings.due_ns())
+            .min()
+            .unwrap_or(u64::MAX)
     }
 
     /// Does what is due.
@@ -240,9 +239,7 @@ impl Core {
                 self.counters.asked += 1;
             }
         }
-        for want in self.wants.values_mut() {
-            want.mtu = want.mtu.filter(|(_, until_ns)| *until_ns > now_ns);
-        }
+        self.path_mtus.age(now_ns);
         self.send_pings(now_ns, out);
         self.tell(out);
     }
@@ -375,17 +372,11 @@ impl Core {
                 // Type, code, checksum, and the numbers of the ping.
                 let number = u32::from_be_bytes(*quote.payload[4..].first_chunk()?);
                 let mtu = quote.path_mtu(mtu)?;
-                let too_big = |_| Err(format!("too big for a network on the way, which takes {mtu} bytes"));
-                self.end_ping(number, quote.to, now_ns, too_big, out)
+                self.end_ping(number, quote.to, now_ns, |_| Err(PingError::TooBig { mtu }), out)
             }
             path_mtu::UDP | path_mtu::GRE => {
-                let want = self.wants.get_mut(&quote.to)?;
-                let known = want.mtu.map_or(self.mtu, |(known, _)| known);
-                // No larger one is believed before the old one is forgotten.
-                let mtu = quote.path_mtu(mtu)?.min(known);
-                if mtu < self.mtu {
-                    want.mtu = Some((mtu, now_ns + path_mtu::AGE_NS));
-                }
+                self.wants.get(&quote.to)?;
+                let mtu = self.path_mtus.hear(&quote, mtu, self.mtu, now_ns)?;
                 out.events.push(Event::PathMtu(PathMtu {
                     station: self.name.clone(),
                     remote: quote.to,
@@ -405,7 +396,7 @@ impl Core {
         number: u32,
         remote: IpAddr,
         now_ns: u64,
-        end: impl FnOnce(u64) -> Result<Duration, String>,
+        end: impl FnOnce(u64) -> Result<Duration, PingError>,
         out: &mut Output,
     ) -> Option<()> {
         out.pongs.push(self.pings.end(number, remote, end)?);
@@ -424,8 +415,7 @@ impl Core {
             Standing::Asking => Err(Reason::Asking(hop.next)),
             Standing::Silent => Err(Reason::Silent(hop.next)),
             Standing::Usable(next_hop_mac) => {
-                let learned = self.wants.get(&remote).and_then(|want| want.mtu).map(|(mtu, _)| mtu);
-                let mtu = learned.map_or(self.mtu, |mtu| mtu.min(self.mtu));
+                let mtu = self.path_mtus.limit(remote, self.mtu);
                 Ok(Path { next_hop_mac, source_mac: self.writer.mac, source: hop.source, mtu })
             }
         }
@@ -434,12 +424,12 @@ impl Core {
     /// Tells of each wanted remote what was not told yet.
     fn tell(&mut self, out: &mut Output) {
         let changed: Vec<_> = (self.wants.iter())
-            .map(|(remote, want)| (*remote, self.path(*remote), want.told))
+            .map(|(remote, told)| (*remote, self.path(*remote), *told))
             .filter(|(_, path, told)| Some(*path) != *told)
             .collect();
         for (remote, path, _) in changed {
-            if let Some(want) = self.wants.get_mut(&remote) {
-                want.told = Some(path);
+            if let Some(told) = self.wants.get_mut(&remote) {
+                *told = Some(path);
             }
             let station = self.name.clone();
             out.events.push(Event::Path(PathChange { station, remote, path }));

@@ -8,6 +8,7 @@
 mod apply;
 mod attempts;
 mod compile;
+mod echo;
 mod events;
 mod keeper;
 mod kernel;

@@ -5,7 +5,7 @@
 //! ([`State::hear`]). Remotes are numbered here: a remote keeps its number as long as it is configured, since what
 //! is learned is behind that number.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,7 +18,7 @@ use pmd::clock::Clock;
 use pmd::local::{self, LocalPort};
 use pmd::{Port, RxQueue};
 
-use super::kernel::{self, Kernel, Place};
+use super::kernel::{self, Kernel, Place, Wants};
 use super::ports::stable_mac;
 use super::{ApplyError, Cause, State, Switch};
 use crate::agent::{Agent, Event, Path, Pinger, Reason, Station};
@@ -252,23 +252,27 @@ impl State {
 
     /// Follows the kernel for every shared underlay, and for no other.
     fn settle_kernels(&mut self) {
-        let wanted: BTreeMap<Arc<str>, (Place, BTreeSet<IpAddr>)> = shared(&self.config)
+        let wanted: BTreeMap<Arc<str>, (Place, Wants)> = shared(&self.config)
             .filter_map(|underlay| {
                 let name = Seat::Underlay(underlay.name.clone()).station_name();
-                let tunnels = self.config.tunnels.iter().filter(|tunnel| tunnel.underlay == underlay.name);
-                let remotes = tunnels.flat_map(|tunnel| tunnel.remotes.iter().copied()).collect();
-                Some((name, (place(&self.config, underlay)?, remotes)))
+                let mut wants = Wants::default();
+                for tunnel in self.config.tunnels.iter().filter(|tunnel| tunnel.underlay == underlay.name) {
+                    wants.remotes.extend(&tunnel.remotes);
+                    wants.ports.insert(tunnel.port);
+                }
+                Some((name, (place(&self.config, underlay)?, wants)))
             })
             .collect();
         let Reach { kernels, paths, told, .. } = &mut self.reach;
         kernels.retain(|name, kernel| {
             let stays = wanted.get(name).is_some_and(|(place, _)| *place == kernel.place);
             paths.retain(|(station, remote), _| {
-                station != name || (stays && wanted.get(name).is_some_and(|(_, all)| all.contains(remote)))
+                station != name
+                    || (stays && wanted.get(name).is_some_and(|(_, all)| all.remotes.contains(remote)))
             });
             stays
         });
-        for (name, (place, remotes)) in wanted {
+        for (name, (place, wants)) in wanted {
             if !kernels.contains_key(&name) {
                 match Kernel::start(name.clone(), place, told.clone()) {
                     Ok(kernel) => drop(kernels.insert(name.clone(), kernel)),
@@ -276,7 +280,7 @@ impl State {
                 }
             }
             if let Some(kernel) = kernels.get(&name) {
-                kernel.want(remotes);
+                kernel.want(wants);
             }
         }
         self.bind_ports();
@@ -460,7 +464,7 @@ pub(super) fn shared(config: &Config) -> impl Iterator<Item = &Underlay> {
 }
 
 /// Where a shared underlay is.
-fn place(config: &Config, underlay: &Underlay) -> Option<Place> {
+pub(super) fn place(config: &Config, underlay: &Underlay) -> Option<Place> {
     let (netns, device) = config.port(underlay.port.as_str())?.kind.interface()?;
     Some(Place {
         netns: netns.map(|netns| netns.path().display().to_string()),

@@ -1,14 +1,15 @@
 //! What is told of tunnels: how their remotes are reached, and what went there.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use control::api::{DropCount, Pinged, RemoteRow, TunnelDetail, TunnelRow, UpDown, VniRow};
-use control::schema::{Tunnel, TunnelName};
+use control::schema::{Tunnel, TunnelName, Underlay};
 
 use super::report::reasons;
 use super::{State, Switch};
-use crate::agent::{Pinger, Reason};
+use crate::agent::{Path, PingError, Pinger, Reason};
 use crate::telemetry::counters::PortTotals;
 
 /// How long a remote has to answer.
@@ -16,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Bytes of the smallest ping: IPv6 and ICMPv6 headers, and a few bytes to carry.
 const SMALL: usize = 64;
+
+/// Networks on the way, each smaller than the one before, after whom a ping gives up.
+const NETWORKS: usize = 8;
 
 impl Switch {
     /// Every tunnel, in the order of the configuration.
@@ -49,53 +53,91 @@ impl Switch {
     /// Asks the remotes of a tunnel, or one of them, for an answer, and how large a packet may be on the way. `None`:
     /// there is no such tunnel, or remote.
     pub fn ping(&self, name: &TunnelName, only: Option<IpAddr>) -> Option<Vec<Pinged>> {
-        // The agent answers when it can: the state must not be held meanwhile.
-        let (pinger, station, remotes) = {
+        // The answer comes when it comes: the state must not be held meanwhile.
+        let (asker, remotes) = {
             let state = self.lock();
             let tunnel = state.config.tunnels.iter().find(|tunnel| tunnel.name == *name)?;
-            let remotes: Vec<(IpAddr, Option<u32>)> = tunnel
+            let underlay = state.config.underlays.iter().find(|underlay| underlay.name == tunnel.underlay)?;
+            let remotes: Vec<_> = tunnel
                 .remotes
                 .iter()
                 .filter(|remote| only.is_none_or(|only| only == **remote))
-                .map(|remote| {
-                    (*remote, state.reach.path(&tunnel.underlay, *remote).ok().map(|path| path.mtu))
-                })
+                .map(|remote| (*remote, state.reach.path(&tunnel.underlay, *remote)))
                 .collect();
-            let station = super::reach::Seat::Underlay(tunnel.underlay.clone()).station_name();
-            (state.reach.pinger(), station, remotes)
+            (state.asker(tunnel, underlay), remotes)
         };
         if remotes.is_empty() {
             return None;
         }
         // Side by side: one that is silent does not keep the others waiting.
         Some(std::thread::scope(|scope| {
-            let asked: Vec<_> = remotes
-                .iter()
-                .map(|(remote, mtu)| scope.spawn(|| ping(&pinger, &station, *remote, *mtu)))
-                .collect();
+            let asked: Vec<_> =
+                remotes.iter().map(|(remote, path)| scope.spawn(|| asker.ping(*remote, *path))).collect();
             asked.into_iter().filter_map(|asked| asked.join().ok()).collect()
         }))
     }
 }
 
-/// One small packet for the time, and one as large as the path is believed to take.
-fn ping(pinger: &Pinger, station: &str, remote: IpAddr, mtu: Option<u32>) -> Pinged {
-    let small = pinger.ping(station, remote, SMALL, PATIENCE);
-    let large = match (&small, mtu) {
-        (Ok(_), Some(mtu)) => Some((mtu, pinger.ping(station, remote, mtu as usize, PATIENCE))),
-        _ => None,
-    };
-    let (mtu, reason) = match (&small, large) {
-        (Err(reason), _) => (None, Some(reason.clone())),
-        (_, Some((mtu, Ok(_)))) => (u16::try_from(mtu).ok(), None),
-        (_, Some((mtu, Err(reason)))) => (None, Some(format!("a packet of {mtu} bytes: {reason}"))),
-        (_, None) => (None, None),
-    };
-    let round_trip_ms = small.ok().map(|time| time.as_secs_f64() * 1e3);
-    Pinged { address: remote, round_trip_ms, mtu, reason }
+/// Who pings: the station that the switch plays on a network of its own, or the host on one of its kernel.
+enum Asker {
+    Station { pinger: Pinger, station: Arc<str> },
+    Host { netns: Option<String>, local: Option<IpAddr> },
+}
+
+impl Asker {
+    /// One small packet for the time, and one as large as the path is believed to take. If a router knows better, one
+    /// that is as large as it says.
+    fn ping(&self, remote: IpAddr, path: Result<Path, Reason>) -> Pinged {
+        let mut answer = Pinged { address: remote, round_trip_ms: None, mtu: None, reason: None };
+        match self.ask(remote, path, SMALL) {
+            Ok(time) => answer.round_trip_ms = Some(time.as_secs_f64() * 1e3),
+            Err(error) => {
+                answer.reason = Some(error.to_string());
+                return answer;
+            }
+        }
+        let Ok(Path { mut mtu, .. }) = path else { return answer };
+        for _ in 0..NETWORKS {
+            answer.reason = None;
+            match self.ask(remote, path, mtu as usize) {
+                Ok(_) => {
+                    answer.mtu = u16::try_from(mtu).ok();
+                    break;
+                }
+                Err(error) => {
+                    answer.reason = Some(format!("a packet of {mtu} bytes: {error}"));
+                    match error {
+                        PingError::TooBig { mtu: smaller } => mtu = smaller,
+                        PingError::Other(_) => break,
+                    }
+                }
+            }
+        }
+        answer
+    }
+
+    fn ask(&self, remote: IpAddr, path: Result<Path, Reason>, size: usize) -> Result<Duration, PingError> {
+        match self {
+            Asker::Station { pinger, station } => pinger.ping(station, remote, size, PATIENCE),
+            Asker::Host { netns, local } => {
+                let source = local.unwrap_or(path?.source);
+                super::echo::ping(netns.as_deref(), (source, remote), size, PATIENCE)
+            }
+        }
+    }
 }
 
 impl State {
+    fn asker(&self, tunnel: &Tunnel, underlay: &Underlay) -> Asker {
+        match super::reach::place(&self.config, underlay).filter(|_| underlay.is_shared(&self.config)) {
+            Some(place) => Asker::Host { netns: place.netns, local: tunnel.local },
+            None => {
+                let station = super::reach::Seat::Underlay(underlay.name.clone()).station_name();
+                Asker::Station { pinger: self.reach.pinger(), station }
+            }
+        }
+    }
+
     fn tunnel_row(&self, tunnel: &Tunnel) -> TunnelRow {
         let remotes: Vec<RemoteRow> =
             tunnel.remotes.iter().map(|remote| self.remote_row(tunnel, *remote)).collect();

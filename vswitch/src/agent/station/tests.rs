@@ -119,7 +119,11 @@ impl Wire {
     }
 
     fn pongs(&mut self, at: usize) -> Vec<(u32, Result<Duration, String>)> {
-        std::mem::take(&mut self.told[at].pongs)
+        let pongs = std::mem::take(&mut self.told[at].pongs);
+        pongs
+            .into_iter()
+            .map(|(number, answer)| (number, answer.map_err(|error| error.to_string())))
+            .collect()
     }
 }
 
