@@ -20,8 +20,10 @@ use hdrhistogram::Histogram;
 use vhost::driver::frontend::{
     BUFFER, EVENT_INDEX, End, IN_ORDER, INDIRECT, MERGEABLE, OFFLOADS, Options, PACKED, VERSION_1,
 };
+use vhost::driver::queue::HEADER;
 use vswitch_benches::cores;
 use vswitch_benches::traffic::flows::{Flows, Side, TCP_WORDS, UDP_WORDS};
+use vswitch_benches::traffic::outer::{Outer, meet};
 use vswitch_benches::traffic::run::{Load, Outcome, Plan, run};
 
 /// How long the switch is waited for.
@@ -94,6 +96,9 @@ struct Arguments {
     /// Memory in huge pages.
     #[arg(long)]
     huge: bool,
+    /// The second port is an uplink: frames there lie inside a tunnel's, to and from so many VTEPs.
+    #[arg(long)]
+    vteps: Option<u16>,
 }
 
 fn main() -> ExitCode {
@@ -127,7 +132,9 @@ fn go(arguments: &Arguments) -> io::Result<String> {
 }
 
 fn traffic<const WORDS: usize>(arguments: &Arguments, ends: [&mut End; 2]) -> io::Result<Outcome> {
+    let [a, b] = ends;
     let size = arguments.size as usize;
+    let outer = arguments.vteps.map(|vteps| around([a, b], vteps, size)).transpose()?;
     let flows = if WORDS == TCP_WORDS { 1 } else { arguments.flows };
     let load = match arguments.rate {
         Some(rate) => Load::Paced(rate * 1e6),
@@ -137,10 +144,21 @@ fn traffic<const WORDS: usize>(arguments: &Arguments, ends: [&mut End; 2]) -> io
         load,
         burst: arguments.burst,
         size,
+        outer,
         warm_up: Duration::from_secs_f64(arguments.warm_up),
         time: Duration::from_secs_f64(arguments.seconds),
     };
-    run(ends, [Side::A, Side::B].map(|side| Flows::<WORDS>::new(side, flows, arguments.macs, size)), &plan)
+    run([a, b], [Side::A, Side::B].map(|side| Flows::<WORDS>::new(side, flows, arguments.macs, size)), &plan)
+}
+
+/// What is around the frames of the second port.
+fn around(ends: [&mut End; 2], vteps: u16, size: usize) -> io::Result<Outer> {
+    if size != 64 || vteps == 0 {
+        return Err(io::Error::other("frames in a tunnel are of 64 bytes, and there is one VTEP at least"));
+    }
+    let first = Flows::<UDP_WORDS>::new(Side::A, 1, 1, size).next(0, 0);
+    let bytes = first.map(u64::to_le_bytes);
+    meet(ends, &bytes.as_flattened()[HEADER..], vteps, PATIENCE)
 }
 
 /// Both ends, connected.

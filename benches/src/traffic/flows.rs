@@ -117,6 +117,13 @@ impl<const WORDS: usize> Flows<WORDS> {
         words
     }
 
+    /// The pair of addresses and the flow of the next frame, as far as they are told apart outside of a tunnel.
+    #[inline]
+    pub fn upcoming(&self) -> (u32, u16) {
+        let flow = self.order[self.next];
+        (flow.pair.swap_bytes(), flow.port)
+    }
+
     /// What a frame that arrived at the other end says; none if it is not ours.
     #[inline]
     pub fn read(&self, words: &[u64; WORDS]) -> Option<Seen> {

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use pmd::clock::cycles;
 use vhost::driver::frontend::End;
-use vhost::driver::queue::{DeviceFault, Queue};
+use vhost::driver::queue::{DeviceFault, Frame, Queue};
 
 use super::flows::{Flows, Seen};
+use super::outer::Outer;
 
 /// When frames are sent.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +25,7 @@ pub enum Load {
 }
 
 /// What is to be done.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// When frames are sent.
     pub load: Load,
@@ -32,6 +33,8 @@ pub struct Plan {
     pub burst: u16,
     /// Bytes of a frame, check sequence included.
     pub size: usize,
+    /// What is around the frames at the second port.
+    pub outer: Option<Outer>,
     /// How long it runs before it is measured; long enough at least for every flow to have had its turn.
     pub warm_up: Duration,
     /// How long it is measured.
@@ -48,7 +51,7 @@ pub struct Outcome {
     pub sent: u64,
     /// The same.
     pub received: u64,
-    /// Bytes received, without virtio-net headers.
+    /// Bytes received, without virtio-net headers and those of a tunnel.
     pub bytes: u64,
     /// Frames of the whole run, warm-up included, that did not arrive.
     pub lost: u64,
@@ -79,6 +82,9 @@ const FETCHED: usize = 2048;
 /// One direction: out of one port, into the other one.
 struct Direction<const WORDS: usize> {
     flows: Flows<WORDS>,
+    /// What is around a frame as it is sent, and as it arrives.
+    sent_in: Option<Outer>,
+    comes_in: Option<Outer>,
     /// Frames sent, and the number behind the highest one that arrived.
     sent: u64,
     next: u64,
@@ -95,6 +101,31 @@ impl<const WORDS: usize> Direction<WORDS> {
     #[inline]
     fn on_its_way(&self) -> u64 {
         self.sent.saturating_sub(self.next.max(self.given_up))
+    }
+
+    /// Bytes of a frame as it is sent and as it arrives, of which `size` are those of a frame without a tunnel.
+    fn bytes(&self, size: usize) -> [usize; 2] {
+        [&self.sent_in, &self.comes_in].map(|outer| size + outer.as_ref().map_or(0, Outer::bytes))
+    }
+
+    /// Sends a frame.
+    #[inline]
+    fn send(&mut self, queue: &mut Queue, due: u64, rest: &[u8]) -> bool {
+        let (pair, flow) = self.flows.upcoming();
+        let words = self.flows.next(self.sent, due);
+        match (&self.sent_in, words.first_chunk()) {
+            (Some(outer), Some(inner)) => outer.send(queue, inner, pair, flow),
+            _ => queue.send_words(words, rest),
+        }
+    }
+
+    /// What a frame says that arrived.
+    #[inline]
+    fn read(&self, frame: &Frame<'_>) -> Option<Seen> {
+        match &self.comes_in {
+            Some(outer) => self.flows.read(&outer.inner(&frame.head_words())),
+            None => self.flows.read(&frame.head_words()),
+        }
     }
 
     /// Notes that a frame has arrived; whether a later one was there before it.
@@ -147,8 +178,10 @@ impl<const WORDS: usize> Run<WORDS> {
         let now = cycles() as f64;
         let interval = if let Load::Paced(rate) = plan.load { hertz / rate } else { 0.0 };
         let [a, b] = flows;
-        let direction = |flows, shift| Direction {
+        let direction = |flows, [sent_in, comes_in]: [Option<Outer>; 2], shift| Direction {
             flows,
+            sent_in,
+            comes_in,
             sent: 0,
             next: 0,
             given_up: 0,
@@ -157,7 +190,10 @@ impl<const WORDS: usize> Run<WORDS> {
             due: now + shift * interval,
         };
         Ok(Run {
-            directions: [direction(a, 0.0), direction(b, 0.5)],
+            directions: [
+                direction(a, [None, plan.outer.clone()], 0.0),
+                direction(b, [plan.outer.clone(), None], 0.5),
+            ],
             count: Count {
                 bytes: 0,
                 reordered: 0,
@@ -165,7 +201,7 @@ impl<const WORDS: usize> Run<WORDS> {
                 stalls: 0,
                 latency: Histogram::new_with_max(LONGEST, 3).map_err(io::Error::other)?,
             },
-            plan: *plan,
+            plan: plan.clone(),
             rest: (0..(plan.size + 8).saturating_sub(Flows::<WORDS>::BYTES)).map(|i| i as u8).collect(),
             hertz,
             interval,
@@ -232,14 +268,16 @@ impl<const WORDS: usize> Run<WORDS> {
                 receive.fetch();
             }
             let mut waiting = [0; 2];
-            for (waiting, (transmit, receive)) in waiting.iter_mut().zip(wires.iter_mut()) {
-                *waiting = receive.waiting(burst, Flows::<WORDS>::BYTES);
+            for (i, (transmit, receive)) in wires.iter_mut().enumerate() {
+                let [_, bytes] = self.directions[i].bytes(Flows::<WORDS>::BYTES);
+                waiting[i] = receive.waiting(burst, bytes);
                 transmit.waiting(0, 0);
             }
             let mut frames = [0; 2];
             for (i, (transmit, _)) in wires.iter_mut().enumerate() {
                 frames[i] = self.allowed(i, transmit.reclaim()?, now);
-                transmit.prefetch(frames[i], (self.plan.size + 8).min(FETCHED));
+                let [bytes, _] = self.directions[i].bytes(self.plan.size + 8);
+                transmit.prefetch(frames[i], bytes.min(FETCHED));
             }
             for (i, (transmit, receive)) in wires.iter_mut().enumerate() {
                 self.receive(i, receive, waiting[i])?;
@@ -289,7 +327,7 @@ impl<const WORDS: usize> Run<WORDS> {
                 due = way.due as u64;
                 way.due += self.interval;
             }
-            if !queue.send_words(way.flows.next(way.sent, due), &self.rest) {
+            if !way.send(queue, due, &self.rest) {
                 break;
             }
             way.sent += 1;
@@ -301,7 +339,8 @@ impl<const WORDS: usize> Run<WORDS> {
     fn receive(&mut self, way: usize, queue: &mut Queue, waiting: u16) -> Result<(), DeviceFault> {
         let (count, sampled) = (&mut self.count, matches!(self.plan.load, Load::Window(_)));
         let way = &mut self.directions[way];
-        let (now, bytes) = (cycles(), self.plan.size as u64 + 8);
+        let (now, [_, bytes]) = (cycles(), way.bytes(self.plan.size + 8));
+        let (bytes, inside) = (bytes as u64, self.plan.size as u64 - 4);
         if waiting == 0 {
             if now.saturating_sub(way.last) > (STALL.as_secs_f64() * self.hertz) as u64 {
                 count.stalls += u64::from(way.on_its_way() > 0);
@@ -311,12 +350,12 @@ impl<const WORDS: usize> Run<WORDS> {
         }
         for _ in 0..waiting {
             let Some(frame) = queue.receive()? else { break };
-            let seen = way.flows.read(&frame.head_words()).filter(|_| frame.bytes() == bytes);
+            let seen = way.read(&frame).filter(|_| frame.bytes() == bytes);
             let Some(Seen { number, due }) = seen else {
                 count.foreign += 1;
                 continue;
             };
-            count.bytes += bytes - 12;
+            count.bytes += inside;
             count.reordered += u64::from(way.is_overtaken(number));
             if !sampled || number % SAMPLE == 0 {
                 count.latency.saturating_record(now.saturating_sub(due));
@@ -357,7 +396,17 @@ mod tests {
     #[test]
     fn frames_that_arrive_after_they_were_given_up_are_in_order() {
         let flows = Flows::<UDP_WORDS>::new(Side::A, 1, 1, 64);
-        let mut way = Direction { flows, sent: 10, next: 0, given_up: 0, received: 0, last: 0, due: 0.0 };
+        let mut way = Direction {
+            flows,
+            sent_in: None,
+            comes_in: None,
+            sent: 10,
+            next: 0,
+            given_up: 0,
+            received: 0,
+            last: 0,
+            due: 0.0,
+        };
         assert!(!way.is_overtaken(0) && way.on_its_way() == 9);
         way.given_up = 10;
         assert!(!way.is_overtaken(1) && way.on_its_way() == 0);
