@@ -247,7 +247,10 @@ pub fn bears(over: Over, attack: impl Fn(&mut FrontEnd)) {
                 let mut end = scene.decent(kind);
                 attack(&mut end);
                 if let Err(error) = end.settle() {
-                    panic!("the port is not served any more: {error}; it is {:?}", scene.daemon.ctl().port("vm").map(|row| row["reason"].clone()));
+                    panic!(
+                        "the port is not served any more: {error}; it is {:?}",
+                        scene.daemon.ctl().port("vm").map(|row| row["reason"].clone())
+                    );
                 }
                 scene.await_link("up", "");
                 drop(end);

@@ -152,9 +152,16 @@ pub trait Virtqueue {
     /// How many chains, or groups of them that are given back by one entry, were completed so far, modulo 2^16.
     fn completed(&self) -> u16;
 
-    /// Shows the driver what was completed, as far as this [number](Self::completed) of them. True if it wants to be
-    /// called for that.
+    /// Asks for the lines that completing chains writes, which the driver had last, so that they come while the frames
+    /// are looked at: but none on which it waits for us, which it would at once have back.
+    fn foresee(&self, direction: Direction);
+
+    /// Shows the driver what was completed, as far as this [number](Self::completed) of them. True if that is news.
     fn publish(&mut self, end: u16) -> bool;
+
+    /// Whether the driver wants to be called for what it was shown since this was asked last. It waits until all that
+    /// was written has reached memory.
+    fn wants_call(&mut self) -> bool;
 
     /// Asks the driver to kick when it makes something available. True if there is something already.
     fn arm(&mut self) -> bool;
@@ -211,6 +218,8 @@ pub struct Lane<A = Direct> {
     /// What comes is thrown away.
     pub discards: bool,
     taken: Taken,
+    /// Something was shown, and nobody has looked whether the guest wants to be called for it.
+    owes_call: bool,
     /// What was sent and is not shown yet, in order, if several workers send here.
     shares: VecDeque<Share>,
 }
@@ -235,6 +244,7 @@ impl<A: Access> Lane<A> {
             dirty: None,
             discards: false,
             taken: Taken::default(),
+            owes_call: false,
             shares: VecDeque::new(),
         }
     }
@@ -261,20 +271,38 @@ impl<A: Access> Lane<A> {
         let released = self.shares.iter().take_while(|share| share.released).count();
         let last = self.shares.drain(..released).next_back();
         if let Some(last) = last {
-            self.publish_up_to(last.end);
+            self.show_up_to(last.end);
         }
+        self.call();
     }
 
     /// Shows the guest what was given back, and calls it if it wants to be called.
     #[inline]
     pub fn publish(&mut self) {
-        self.publish_up_to(self.completed());
+        self.show();
+        self.call();
+    }
+
+    /// Shows the guest what was given back. The [call](Self::call) that it may want waits: to look whether it does is
+    /// to wait for the lines of the ring, and what the burst brought has yet to be shown to others.
+    #[inline]
+    fn show(&mut self) {
+        self.show_up_to(self.completed());
     }
 
     #[inline]
-    fn publish_up_to(&mut self, end: u16) {
-        let wanted = with_ring!(&mut self.ring, ring => ring.publish(end));
+    fn show_up_to(&mut self, end: u16) {
+        self.owes_call |= with_ring!(&mut self.ring, ring => ring.publish(end));
         self.mark_ring();
+    }
+
+    /// Calls the guest if it wants to be called for what it was shown.
+    #[inline]
+    fn call(&mut self) {
+        if !std::mem::take(&mut self.owes_call) {
+            return;
+        }
+        let wanted = with_ring!(&mut self.ring, ring => ring.wants_call());
         if wanted && let Some(call) = &self.call {
             use std::os::fd::AsFd;
             caller::call(call.as_fd());

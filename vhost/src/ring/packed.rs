@@ -11,6 +11,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
 
+use pmd::prefetch::for_writing;
+
 use super::access::{Access, Direct};
 use super::reach::{DESCRIPTOR, INDIRECT, NEXT, Reach, WRITE, longest};
 use super::record::{Left, Record, Used};
@@ -77,6 +79,8 @@ pub struct Packed<A = Direct> {
     next: Spot,
     /// Up to where the ring shows what is used.
     shown: Spot,
+    /// Up to where it did when the driver was last asked whether it wants to be called.
+    asked: Spot,
     /// What is used and not shown yet.
     used: Vec<Used>,
     /// How many times something was used, and shown, modulo 2^16.
@@ -133,6 +137,7 @@ impl<A: Access> Packed<A> {
             device: device.cast(),
             next: Spot(Spot::WRAP),
             shown: Spot(Spot::WRAP),
+            asked: Spot(Spot::WRAP),
             used: Vec::with_capacity(size.into()),
             settled: 0,
             open: 0,
@@ -164,7 +169,7 @@ impl<A: Access> Packed<A> {
                 packed.show(packed.used.len());
             }
         }
-        packed.next = packed.shown;
+        (packed.next, packed.asked) = (packed.shown, packed.shown);
         if let Some(record) = &packed.record {
             record.wish(packed.wish, packed.wish);
             record.settle(packed.shown.0);
@@ -360,7 +365,7 @@ impl<A: Access> Packed<A> {
     }
 
     /// The driver's wish: whether it wants to be called for what lies from `before` on.
-    fn wants_call(&mut self, before: Spot) -> bool {
+    fn wishes_call(&mut self, before: Spot) -> bool {
         // SAFETY: the second word of the driver area, aligned.
         let flags = unsafe { self.reach.access.load(self.driver.add(1)) };
         match flags & 0b11 {
@@ -436,6 +441,13 @@ impl<A: Access> Virtqueue for Packed<A> {
     }
 
     #[inline]
+    fn foresee(&self, direction: Direction) {
+        if direction == Direction::Read {
+            for_writing(self.descriptor_at(self.shown).as_ptr().cast());
+        }
+    }
+
+    #[inline]
     fn publish(&mut self, end: u16) -> bool {
         let count = usize::from(end.wrapping_sub(self.settled)).min(self.used.len());
         if count == 0 {
@@ -449,9 +461,15 @@ impl<A: Access> Virtqueue for Packed<A> {
         if let Some(record) = &self.record {
             record.settle(self.shown.0);
         }
+        true
+    }
+
+    #[inline]
+    fn wants_call(&mut self) -> bool {
         // The driver turns its wish on, then looks at the ring; we the other way round.
         fence(Ordering::SeqCst);
-        self.wants_call(before)
+        let before = std::mem::replace(&mut self.asked, self.shown);
+        self.wishes_call(before)
     }
 
     fn arm(&mut self) -> bool {

@@ -49,7 +49,7 @@ impl<A: Access> Rx<A> {
             if !lane.taken.used().is_empty() {
                 with_ring!(&mut lane.ring, ring => ring.give_back(lane.taken.used()));
                 lane.taken.forget_used();
-                lane.publish();
+                lane.show();
             }
             self.seat.leave();
         }
@@ -73,6 +73,9 @@ fn take<'q, V: Virtqueue>(
     };
     // What came before a chain that is none is received.
     let mut left = taken.left().len().min(limit);
+    if left > 0 {
+        ring.foresee(Direction::Read);
+    }
     while left > 0 && scratch.rest().len() >= WHOLE {
         let run = push_short(ring.access(), header, &taken.left()[..left], batch, scratch);
         taken.advance(run);
@@ -182,6 +185,7 @@ impl<A: Access> RxQueue for Rx<A> {
             self.seat.leave();
             return Ok(batch);
         }
+        lane.call();
         let Lane { ring, taken, terms, discards, .. } = lane;
         let outcome = with_ring!(ring, ring => {
             ring.hush();
@@ -211,6 +215,7 @@ impl<A: Access> RxQueue for Rx<A> {
         // First: a kick that comes from now on is heard.
         self.bell.hush();
         let there = self.seat.enter().is_some_and(|lane| {
+            lane.call();
             let there = lane.broken.is_none()
                 && (!lane.taken.left().is_empty() || with_ring!(&mut lane.ring, ring => ring.arm()));
             lane.mark_ring();

@@ -14,6 +14,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 
+use pmd::prefetch::for_writing;
+
 use super::access::{Access, Direct};
 use super::reach::{DESCRIPTOR, INDIRECT, NEXT, Reach, WRITE, longest};
 use super::taken::{Chain, Piece, Taken};
@@ -41,6 +43,8 @@ pub struct Split<A = Direct> {
     done: u16,
     /// What the driver was shown last.
     published: u16,
+    /// What it was shown when it was last asked whether it wants to be called.
+    asked: u16,
     /// Whether events are suppressed by index (`VIRTIO_F_EVENT_IDX`, section 2.7.7) and not by flag.
     event_index: bool,
     /// The driver was asked to kick.
@@ -80,13 +84,15 @@ impl<A: Access> Split<A> {
             seen: 0,
             done: 0,
             published: 0,
+            asked: 0,
             event_index,
             armed: true,
             reach: Reach::new(memory, access),
         };
         // SAFETY: within the used ring, aligned.
         let position = unsafe { split.reach.access.load(split.used.add(1)) };
-        (split.next, split.seen, split.done, split.published) = (position, position, position, position);
+        (split.next, split.seen, split.done) = (position, position, position);
+        (split.published, split.asked) = (position, position);
         split.hush();
         Ok(split)
     }
@@ -251,14 +257,28 @@ impl<A: Access> Virtqueue for Split<A> {
     }
 
     #[inline]
+    fn foresee(&self, direction: Direction) {
+        let slot = usize::from(self.done) & self.mask;
+        for_writing(self.used.as_ptr().wrapping_add(2 + 4 * slot).cast());
+        if direction == Direction::Read {
+            for_writing(self.used.as_ptr().cast());
+        }
+    }
+
+    #[inline]
     fn publish(&mut self, end: u16) -> bool {
-        let before = self.published;
-        if end == before {
+        if end == self.published {
             return false;
         }
         self.published = end;
         // SAFETY: within the used ring, aligned. Release: the entries, and the frames, are there before.
         unsafe { AtomicU16::from_ptr(self.used.add(1).as_ptr()) }.store(end.to_le(), Ordering::Release);
+        true
+    }
+
+    #[inline]
+    fn wants_call(&mut self) -> bool {
+        let (before, end) = (std::mem::replace(&mut self.asked, self.published), self.published);
         // The driver turns its wish on, then looks at the index; we the other way round (section 2.7.10).
         fence(Ordering::SeqCst);
         if self.event_index {

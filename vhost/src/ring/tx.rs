@@ -61,6 +61,7 @@ impl<V: Virtqueue> Filler<'_, V> {
     #[inline]
     fn send_all(&mut self, burst: &Burst<'_, '_>, report: &mut TxReport) -> Result<(), BadRing> {
         self.ring.begin();
+        self.ring.foresee(Direction::Write);
         let mut at = self.send_plain(burst, 0, report);
         while at < burst.len() {
             if self.taken.left().is_empty() {
