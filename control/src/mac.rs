@@ -19,6 +19,9 @@ pub struct MacAddress([u8; 6]);
 pub struct MacAddressError(String);
 
 impl MacAddress {
+    /// No address: all zeros.
+    pub const ZERO: MacAddress = MacAddress([0; 6]);
+
     /// The address that every station listens to.
     pub const BROADCAST: MacAddress = MacAddress([0xff; 6]);
 

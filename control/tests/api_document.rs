@@ -243,7 +243,13 @@ fn members_of_overlays() {
     };
     assert_documented(&["tunnel.list"], &row);
     let name = || "dc1".parse::<TunnelName>().unwrap();
-    let vni = VniRow { vni: Vni::new(5001).unwrap(), bridge: "blue".parse().unwrap(), vlan: None, mtu: None };
+    let vni = VniRow {
+        vni: Vni::new(5001).unwrap(),
+        bridge: "blue".parse().unwrap(),
+        vlan: None,
+        mtu: None,
+        flood: vec![],
+    };
     let detail = TunnelDetail {
         row,
         config: Tunnel::new(name(), TunnelKind::Vxlan, "core".parse().unwrap()),

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use control::api::*;
-use control::schema::{Config, Place, PortKind};
+use control::schema::{Config, ConfigError, Place, PortKind};
 use serde_json::{Value, json};
 
 /// A switch with one socket in a directory of its own; it ends with the test.
@@ -97,6 +97,18 @@ fn answer(call: &Call) -> Result<Value, ApiError> {
         Call::PortShow(show) => Err(ApiError::not_found("port", show.name.as_str(), ["web1"])),
         Call::PortAdd(_) | Call::PortDel(_) | Call::BridgeAdd(_) | Call::BridgeDel(_) => {
             Ok(json!({ "changed": true, "steps": ["a step"] }))
+        }
+        Call::FdbLoad(load) if load.origin == "wrong" => {
+            let mut error = ApiError::new(ErrorCode::InvalidParams, "nothing was loaded");
+            error.data.errors.push(ConfigError {
+                file: "entries".to_owned(),
+                line: 2,
+                column: 1,
+                object: "02:00:00:00:00:02".to_owned(),
+                message: "no such port".to_owned(),
+                hint: None,
+            });
+            Err(error)
         }
         Call::FdbLoad(_) => Ok(json!({ "changed": 2, "unchanged": 1, "removed": 0 })),
         Call::TunnelList(_) => {
@@ -235,6 +247,13 @@ fn entries_are_loaded_in_one_request() {
     let wanted = format!("error: {}:2: unknown field `remoet`, expected one of `bridge`", file.display());
     assert!(text.starts_with(&wanted) && !text.contains("at line 1"), "{text}");
     assert_eq!(switch.asked.try_iter().count(), 0);
+
+    std::fs::write(&file, format!("{good}\n\n{far}\n")).unwrap();
+    let output = switch.ctl(&format!("fdb load {} --origin wrong", file.display()));
+    assert_eq!(output.status.code(), Some(1));
+    let wanted =
+        format!("error: nothing was loaded\n{}:3:1: 02:00:00:00:00:02: no such port\n", file.display());
+    assert_eq!(stderr(&output), wanted);
 }
 
 #[test]

@@ -389,6 +389,54 @@ fn netprobe() -> String {
     vswitch_tests::binaries::binary("netprobe").to_str().expect("the path is text").to_owned()
 }
 
+/// The tunnel is configured without a remote: who is let in, and who is where, only a controller says.
+#[test]
+fn a_controller_says_who_is_where() {
+    let kernel = Kernel { family: 4, checksum: false, configured: true };
+    let lab = Lab::new("control");
+    let (container, network) = (lab.container("near", Attachment::Tap, 1430), Namespace::new("vtep"));
+    let site = Site {
+        workers: "[1]",
+        container: &container,
+        network: &network,
+        uplink: [&format!("{}/24", THEIRS[0]), &format!("{}/24", OURS[0])],
+        underlay: "",
+        tunnel: "type = \"vxlan\"\nlearning = false\n",
+    };
+    let mut daemon = lab.start(&site.text());
+    let (ctl, report) = (daemon.ctl(), Report(daemon.ctl()));
+    await_up(&ctl, &[&container.name, "uplink"]);
+    kernel.make(&network, &container);
+    let far = format!(
+        "{{\"bridge\":\"blue\",\"mac\":\"{FAR_MAC}\",\"tunnel\":\"dc\",\"remote\":\"{}\",\"ip\":\"{}\"}}\n",
+        THEIRS[0], FAR[0]
+    );
+    let load = |text: &str| {
+        ctl.attempt(&["fdb", "load", &lab.write("entries", text), "--origin", "evpn", "--replace"])
+    };
+    let refusal = load(&(far.clone() + &far.replace("dc", "cd"))).expect_err("there is no such tunnel");
+    for says in [r#""line":2"#, r#"nearest is \"dc\""#] {
+        assert!(refusal.text.contains(says), "{}", refusal.text);
+    }
+    let silent = format!("ping -n -c 1 -W 1 {}", FAR[0]);
+    assert!(!container.namespace.succeeds(&silent));
+    assert_eq!(load(&far).expect("it can be")["changed"], 1);
+    await_ping(&container.namespace, address(FAR[0]));
+    let rows = ctl.rows(&["fdb", "list", "--mac", FAR_MAC]);
+    assert_eq!((rows.len(), &rows[0]["kind"], &rows[0]["origin"]), (1, &"loaded".into(), &"evpn".into()));
+    let neighbours = ctl.rows(&["neighbour", "list", "--ip", FAR[0]]);
+    assert_eq!((&neighbours[0]["origin"], &neighbours[0]["remote"]), (&"api".into(), &THEIRS[0].into()));
+    assert_eq!(load("").expect("it can be")["removed"], 1);
+    assert!(!container.namespace.succeeds(&silent));
+    wait_until("its frames are not let in any more", SOON, || {
+        network.succeeds(&format!("ping -n -c 1 -W 1 {}", container.v4));
+        ctl.drops(None, "unknown-vtep") + ctl.drops(None, "unclaimed") > 0
+    });
+    assert_conserved(&ctl);
+    drop(report);
+    daemon.stop();
+}
+
 #[test]
 fn the_underlay_changes_under_traffic() {
     let kernel = Kernel { family: 4, checksum: false, configured: false };

@@ -16,7 +16,9 @@ use crate::config::state::Origin;
 use crate::config::{Start, Store, diff, edit};
 use crate::notation;
 use crate::server::Backend;
-use crate::switch::{ApplyError, AtStart, Cause, Orphans, StartError, Switch, check, remove_orphans};
+use crate::switch::{
+    ApplyError, AtStart, Cause, LoadError, Orphans, StartError, Switch, check, remove_orphans,
+};
 
 /// What a daemon starts with.
 pub struct Options {
@@ -190,9 +192,21 @@ impl From<StartError> for ApiError {
     }
 }
 
-/// What has a name in the API, and nothing behind it yet.
-fn not_yet(method: &str) -> ApiError {
-    ApiError::new(ErrorCode::UnknownMethod, format!("`{method}` is not built in this version")).object(method)
+impl From<LoadError> for ApiError {
+    fn from(error: LoadError) -> ApiError {
+        let mistakes = match error {
+            LoadError::Limit(error) => return error.into(),
+            LoadError::Entries(mistakes) => mistakes,
+        };
+        let first = mistakes.first().map_or_else(String::new, ToString::to_string);
+        let more = match mistakes.len() {
+            0 | 1 => String::new(),
+            count => format!(" (and {} more)", count - 1),
+        };
+        let mut error = ApiError::new(ErrorCode::InvalidParams, format!("nothing was loaded: {first}{more}"));
+        error.data.errors = mistakes;
+        error
+    }
 }
 
 fn resident_bytes() -> u64 {
@@ -310,8 +324,8 @@ impl Backend for Daemon {
         self.edit(|config| edit::delete_entry(config, &request.entry))
     }
 
-    fn fdb_load(&self, _: FdbLoad) -> Result<FdbLoaded, ApiError> {
-        Err(not_yet("fdb.load"))
+    fn fdb_load(&self, request: FdbLoad) -> Result<FdbLoaded, ApiError> {
+        Ok(self.switch.load(request)?)
     }
 
     fn fdb_flush(&self, request: FdbFlush) -> Result<Flushed, ApiError> {

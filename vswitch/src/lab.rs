@@ -97,7 +97,13 @@ impl Lab {
     /// No memory, no descriptors.
     pub fn new(design: Design) -> io::Result<Lab> {
         let arena = Arena::new(design.frames, HugePages::Off)?;
-        let size = Size { entries: design.fdb, bridges: 8, ports: design.ports, workers: design.workers };
+        let size = Size {
+            entries: design.fdb,
+            bridges: 8,
+            ports: design.ports,
+            first_remote: design.first_remote,
+            workers: design.workers,
+        };
         let fdb = Arc::new(Fdb::new(size, design.seed));
         let clock = Arc::new(Manual::default());
         let (sender, events) = channel();

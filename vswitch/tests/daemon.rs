@@ -8,8 +8,13 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use control::api::{Apply, DropsList, Export, FdbFlush, FdbList, FlowList, GetStatus, PortList};
-use control::client::Client;
+use control::MacAddress;
+use control::api::{
+    Apply, DropsList, Export, FdbAdd, FdbDel, FdbEntry, FdbFlush, FdbKey, FdbKind, FdbList, FdbLoad,
+    FdbLoaded, FdbRow, FlowList, GetStatus, NeighbourList, PortDel, PortList, TunnelShow,
+};
+use control::client::{Client, ClientError};
+use control::schema::{Place, StaticEntry};
 
 /// A folder with a configuration, a socket and a state; gone when the test is over.
 struct Folder(PathBuf);
@@ -114,6 +119,144 @@ fn it_says_one_line_when_ready_and_ends_with_0_when_asked() {
         assert_eq!(more, "", "one line");
         assert!(!folder.socket().exists());
     }
+}
+
+/// A bridge with a port, and a tunnel that reaches one VTEP.
+const STRETCHED: &str = "[limits]\nframes = 1024\nremotes = 4\n[[bridge]]\nname = \"blue\"\nvni = 5001\n\
+    [[port]]\nname = \"web1\"\nbridge = \"blue\"\ntype = \"null\"\n\
+    [[port]]\nname = \"uplink\"\ntype = \"null\"\n\
+    [[underlay]]\nname = \"core\"\nport = \"uplink\"\nshare = false\naddress = [\"192.0.2.1/24\"]\n\
+    [[tunnel]]\nname = \"dc\"\ntype = \"vxlan\"\nunderlay = \"core\"\nremote = [\"192.0.2.2\"]\n";
+
+fn station(number: u32) -> MacAddress {
+    let [_, b, c, d] = number.to_be_bytes();
+    MacAddress::new([2, 0, 0, b, c, d])
+}
+
+fn at_port(number: u32) -> FdbEntry {
+    let place = Place::Port("web1".parse().unwrap());
+    FdbEntry { bridge: "blue".parse().unwrap(), vlan: None, mac: station(number), place, ip: None }
+}
+
+fn at_remote(number: u32, last: u8) -> FdbEntry {
+    let place = Place::Remote { tunnel: "dc".parse().unwrap(), remote: [192, 0, 2, last].into() };
+    FdbEntry { place, ..at_port(number) }
+}
+
+fn load(
+    client: &mut Client,
+    origin: &str,
+    replace: bool,
+    entries: Vec<FdbEntry>,
+) -> Result<[u64; 3], ClientError> {
+    let origin = origin.parse().unwrap();
+    let FdbLoaded { changed, unchanged, removed } = client.call(&FdbLoad { origin, replace, entries })?;
+    Ok([changed, unchanged, removed])
+}
+
+fn kinds(client: &mut Client) -> Vec<(MacAddress, FdbKind, Option<u8>)> {
+    let last = |row: &FdbRow| match row.remote {
+        Some(std::net::IpAddr::V4(remote)) => Some(remote.octets()[3]),
+        _ => None,
+    };
+    let rows = client.fdb(&FdbList::default()).unwrap();
+    rows.iter().map(|row| (row.mac, row.kind, last(row))).collect()
+}
+
+/// The time is that of a loaded machine and of a program that is not optimised; else it is a tenth of this.
+#[test]
+fn ten_thousand_entries_are_one_change_and_outlive_their_client() {
+    const TIME: Duration = Duration::from_secs(2);
+    let folder = Folder::new(STRETCHED);
+    let _daemon = Daemon::start(&folder);
+    let connect = || Client::connect(&folder.socket(), Duration::from_secs(20)).unwrap();
+    let entries = |range: std::ops::Range<u32>| -> Vec<FdbEntry> {
+        let entry = |number| if number % 2 == 0 { at_port(number) } else { at_remote(number, 2) };
+        range.map(entry).collect()
+    };
+    let began = Instant::now();
+    assert_eq!(load(&mut connect(), "evpn", true, entries(0..10_000)).unwrap(), [10_000, 0, 0]);
+    println!("10,000 entries: {:?}", began.elapsed());
+    assert!(began.elapsed() < TIME, "{:?}", began.elapsed());
+    let mut client = connect();
+    assert_eq!(kinds(&mut client).len(), 10_000);
+    assert_eq!(load(&mut client, "cni", false, vec![at_port(20_000)]).unwrap(), [1, 0, 0]);
+    // Half of them are known, half of them are gone, and another's stay.
+    let began = Instant::now();
+    assert_eq!(load(&mut client, "evpn", true, entries(5_000..15_000)).unwrap(), [5_000, 5_000, 5_000]);
+    println!("10,000 entries for others: {:?}", began.elapsed());
+    assert!(began.elapsed() < TIME, "{:?}", began.elapsed());
+    let seen = kinds(&mut client);
+    assert_eq!(seen.len(), 10_001);
+    assert!(seen.iter().all(|(_, kind, _)| *kind == FdbKind::Loaded));
+    assert_eq!(load(&mut client, "evpn", true, vec![]).unwrap(), [0, 0, 10_000]);
+    assert_eq!(kinds(&mut client), [(station(20_000), FdbKind::Loaded, None)]);
+}
+
+#[test]
+fn a_load_with_a_mistake_changes_nothing() {
+    let folder = Folder::new(STRETCHED);
+    let _daemon = Daemon::start(&folder);
+    let mut client = Client::connect(&folder.socket(), Duration::from_secs(20)).unwrap();
+    let port = |name: &str| FdbEntry { place: Place::Port(name.parse().unwrap()), ..at_port(2) };
+    let bridge = FdbEntry { bridge: "bleu".parse().unwrap(), ..at_port(2) };
+    let ip = |number, ip: &str| FdbEntry { ip: ip.parse().ok(), ..at_port(number) };
+    for (wrong, says) in [
+        (vec![bridge], "bridge \"bleu\" does not exist; nearest is \"blue\""),
+        (vec![port("wbe1")], "port \"wbe1\" does not exist; nearest is \"web1\""),
+        (vec![port("uplink")], "port \"uplink\" is not in bridge \"blue\""),
+        (vec![at_remote(2, 1)], "192.0.2.1 is an address of our own"),
+        (vec![at_port(1)], "an entry before this one says that it is elsewhere"),
+        (vec![ip(3, "224.0.0.1")], "224.0.0.1 is not the address of a host"),
+        (vec![ip(3, "10.0.0.1"), ip(4, "10.0.0.1")], "another station has 10.0.0.1"),
+    ] {
+        let number = 1 + wrong.len() as u32;
+        let error = load(&mut client, "evpn", true, [vec![at_remote(1, 2)], wrong].concat()).unwrap_err();
+        let ClientError::Switch(error) = error else { panic!("{error}") };
+        assert!(error.message.contains(says), "{error}");
+        assert_eq!((error.data.errors.len(), error.data.errors[0].line), (1, number), "{error}");
+    }
+    let error = load(&mut client, "evpn", true, (3..7).map(|last| at_remote(last.into(), last)).collect());
+    assert!(error.unwrap_err().to_string().contains("[limits] remotes"));
+    assert_eq!(kinds(&mut client), []);
+}
+
+#[test]
+fn what_is_loaded_gives_way_to_what_is_configured_and_goes_with_its_place() {
+    let folder = Folder::new(STRETCHED);
+    let _daemon = Daemon::start(&folder);
+    let mut client = Client::connect(&folder.socket(), Duration::from_secs(20)).unwrap();
+    let remotes = |client: &mut Client| {
+        let detail = client.call(&TunnelShow { name: "dc".parse().unwrap() }).unwrap();
+        let flood = &detail.vnis[0].flood;
+        (detail.row.remotes.iter().map(|row| row.address.to_string()).collect::<Vec<_>>(), flood.len())
+    };
+    let everywhere = FdbEntry { mac: MacAddress::ZERO, ..at_remote(0, 8) };
+    let address = FdbEntry { ip: "10.0.0.2".parse().ok(), ..at_remote(2, 9) };
+    let entries = vec![at_port(1), address, everywhere];
+    assert_eq!(load(&mut client, "evpn", true, entries.clone()).unwrap(), [3, 0, 0]);
+    assert_eq!(load(&mut client, "evpn", true, entries).unwrap(), [0, 3, 0]);
+    assert_eq!(remotes(&mut client), (vec!["192.0.2.2".into(), "192.0.2.8".into(), "192.0.2.9".into()], 2));
+    let neighbours = client.neighbours(&NeighbourList::default()).unwrap();
+    assert_eq!((neighbours.len(), neighbours[0].remote), (1, Some([192, 0, 2, 9].into())));
+
+    let entry = StaticEntry {
+        bridge: "blue".parse().unwrap(),
+        vlan: None,
+        mac: station(1),
+        place: Place::Remote { tunnel: "dc".parse().unwrap(), remote: [192, 0, 2, 2].into() },
+    };
+    let key = FdbKey { bridge: entry.bridge.clone(), vlan: 0, mac: entry.mac };
+    let far = (station(2), FdbKind::Loaded, Some(9));
+    client.call(&FdbAdd { entry }).unwrap();
+    assert_eq!(kinds(&mut client), [(station(1), FdbKind::Static, Some(2)), far]);
+    client.call(&FdbDel { entry: key }).unwrap();
+    assert_eq!(kinds(&mut client), [(station(1), FdbKind::Loaded, None), far]);
+    client.call(&PortDel { name: "web1".parse().unwrap() }).unwrap();
+    assert_eq!(kinds(&mut client), [far]);
+    assert_eq!(load(&mut client, "evpn", true, vec![]).unwrap(), [0, 0, 2]);
+    assert_eq!(remotes(&mut client), (vec!["192.0.2.2".into()], 1));
+    assert_eq!((kinds(&mut client), client.neighbours(&NeighbourList::default()).unwrap()), (vec![], vec![]));
 }
 
 /// An empty list would look like an answer.

@@ -176,9 +176,9 @@ pub struct FdbEntry {
     pub bridge: BridgeName,
     /// The VLAN; None: untagged frames of ports without VLAN settings.
     pub vlan: Option<VlanId>,
-    /// The address.
+    /// The address. All zeros with a remote: what is flooded goes to that remote, too.
     pub mac: MacAddress,
-    /// Where it is.
+    /// Where it is. A remote that the tunnel is not configured with becomes one of its remotes.
     pub place: Place,
     /// An IP address that it has: an entry of the neighbour table.
     pub ip: Option<IpAddr>,
@@ -207,7 +207,8 @@ impl TryFrom<FlatEntry> for FdbEntry {
 
     fn try_from(flat: FlatEntry) -> Result<Self, String> {
         let FlatEntry { bridge, vlan, mac, port, tunnel, remote, ip } = flat;
-        if !mac.is_station() {
+        let is_flood = mac == MacAddress::ZERO && tunnel.is_some() && ip.is_none();
+        if !mac.is_station() && !is_flood {
             return Err(format!("`mac`: {mac} is not the address of a station"));
         }
         let vlan = vlan.filter(|vlan| *vlan != 0).map(VlanId::new).transpose();
@@ -325,6 +326,18 @@ mod tests {
         ] {
             let error = read(keys).unwrap_err();
             assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_flooded_goes_to_remotes() {
+        let read = |place: &str| {
+            let text = format!("{{\"bridge\":\"b\",\"mac\":\"00:00:00:00:00:00\",{place}}}");
+            serde_json::from_str::<FdbEntry>(&text)
+        };
+        assert!(read(r#""tunnel":"t","remote":"192.0.2.1""#).is_ok());
+        for place in [r#""port":"p""#, r#""tunnel":"t","remote":"192.0.2.1","ip":"10.0.0.1""#] {
+            assert!(read(place).unwrap_err().to_string().contains("not the address of a station"));
         }
     }
 

@@ -29,7 +29,7 @@ pub struct TunnelRow {
     pub reason: Option<String>,
     /// Our address, as configured or else as it is in use; null while none is.
     pub local: Option<IpAddr>,
-    /// Its remotes, in the order of the configuration.
+    /// Its remotes: those of the configuration, in the order there, and those that controllers have given it.
     pub remotes: Vec<RemoteRow>,
 }
 
@@ -91,6 +91,8 @@ pub struct VniRow {
     pub vlan: Option<u16>,
     /// The largest frame that passes, as the MTU of those inside; null while no remote can be reached.
     pub mtu: Option<u16>,
+    /// Its remotes that get a copy of what is flooded.
+    pub flood: Vec<IpAddr>,
 }
 
 /// `tunnel.ping`: ask remotes for an answer, and find out how large a packet may be on the way.

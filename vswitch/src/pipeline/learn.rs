@@ -47,7 +47,7 @@ pub fn learn<O: Observer>(
             Learned::Moved { from } => {
                 format!("would move here from {}", context.snapshot.port_name(from))
             }
-            Learned::Static => "configured to be behind another port: not learned".into(),
+            Learned::Static => "configured or loaded to be behind another port: not learned".into(),
             Learned::LimitTable => "not learned: the table is full".into(),
             Learned::LimitBridge => "not learned: the bridge has all the addresses that it may".into(),
             Learned::LimitPort => "not learned: the port has all the addresses that it may".into(),

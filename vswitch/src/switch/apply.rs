@@ -297,6 +297,7 @@ impl State {
         removed.retain(|old| !opened.iter().any(|new| in_the_way(&old.config, &new.config)));
         self.previous = Some(std::mem::replace(&mut self.config, wanted));
         self.number_bridges();
+        self.revise_loaded();
         let fresh: Vec<PortName> = opened.iter().map(|opened| opened.config.name.clone()).collect();
         for Opened { config, port } in opened {
             let state = match port {
@@ -320,6 +321,7 @@ impl State {
                 self.know_neighbour(neighbour);
             }
         }
+        self.restore_loaded();
         ports::close_all(removed.iter_mut(), Fate::Remove);
     }
 
@@ -360,6 +362,7 @@ impl State {
         for (_, index) in self.bridges.extract_if(|name, _| configured.get(name.as_str()).is_none()) {
             self.fdb.remove_bridge(index);
             self.neighbours.remove_bridge(index);
+            self.loaded.remove_bridge(index);
         }
         let taken: HashSet<u16> = self.bridges.values().copied().collect();
         let mut free = (0..BRIDGES as u16).filter(|index| !taken.contains(index));
@@ -474,12 +477,16 @@ impl State {
         })
     }
 
-    fn bind(&self, entry: &StaticEntry) {
-        let index = match &entry.place {
+    /// The index of a port or a remote.
+    pub(super) fn index(&self, place: &schema::Place) -> Option<u16> {
+        match place {
             schema::Place::Port(port) => self.ports.get(port).map(|port| port.index),
             schema::Place::Remote { tunnel, remote } => self.reach.remote(tunnel, *remote),
-        };
-        let (Some(key), Some(index)) = (self.key(entry), index) else { return };
+        }
+    }
+
+    fn bind(&self, entry: &StaticEntry) {
+        let (Some(key), Some(index)) = (self.key(entry), self.index(&entry.place)) else { return };
         if self.fdb.add_static(key, index).is_err() {
             // What was learned gives way to what is configured.
             self.fdb.flush(|entry| entry.kind == Kind::Learned);
@@ -509,9 +516,9 @@ fn check_overlays(wanted: &Config) -> Result<(), ApplyError> {
 }
 
 /// What to do about a limit of the configuration.
-const RAISE: &str = "raise the limit in the configuration and restart vswitchd";
+pub(super) const RAISE: &str = "raise the limit in the configuration and restart vswitchd";
 
-fn limit(object: &str, cause: String, fix: impl Into<String>) -> ApplyError {
+pub(super) fn limit(object: &str, cause: String, fix: impl Into<String>) -> ApplyError {
     ApplyError { object: object.into(), cause: Cause::Limit { cause, fix: fix.into() } }
 }
 

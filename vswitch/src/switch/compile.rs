@@ -71,7 +71,7 @@ impl State {
     fn select(&mut self) {
         for underlay in shared(&self.config) {
             let mut taken = BTreeSet::new();
-            for tunnel in self.config.tunnels.iter().filter(|tunnel| tunnel.underlay == underlay.name) {
+            for tunnel in self.tunnels.iter().filter(|tunnel| tunnel.underlay == underlay.name) {
                 let locals = tunnel.remotes.iter().filter_map(|remote| self.local(underlay, tunnel, *remote));
                 let protocol = if tunnel.kind == TunnelKind::Nvgre { GRE } else { UDP };
                 let vlan = underlay.vlan.map(Into::into);
@@ -169,11 +169,16 @@ impl State {
             let remotes = carriers.iter().flat_map(|(_, tunnel)| {
                 tunnel.remotes.iter().filter_map(|remote| self.reach.remote(&tunnel.name, *remote))
             });
+            let loaded = self.loaded.floods(index, vlan.map_or(0, Into::into));
+            let loaded = loaded.filter_map(|(tunnel, remote)| self.reach.remote(tunnel, *remote));
+            let mut flood: Vec<u16> = remotes.chain(loaded).collect();
+            flood.sort_unstable();
+            flood.dedup();
             let view = OverlayView {
                 vni: vni.into(),
                 bridge: index,
                 vlan: vlan.map(Into::into),
-                flood: remotes.collect(),
+                flood: flood.into(),
             };
             let number = overlays.add(view, carriers.iter().map(|(tunnel, _)| *tunnel));
             match vlan {
@@ -188,7 +193,7 @@ impl State {
         let Some(port) = self.ports.get(&underlay.port) else { return };
         let agent = self.reach.underlay(&underlay.name);
         let mac = agent.map(|agent| agent.station.mac).or_else(|| port.open()?.mac());
-        let tunnels = (0..).zip(&self.config.tunnels).filter(|(_, tunnel)| tunnel.underlay == underlay.name);
+        let tunnels = (0..).zip(&self.tunnels).filter(|(_, tunnel)| tunnel.underlay == underlay.name);
         let tunnels: Vec<(u16, &Tunnel)> = tunnels.collect();
         let mut ports: Vec<(u16, Kind)> = tunnels
             .iter()

@@ -78,6 +78,7 @@ impl State {
             running.close(Fate::Leave, reason);
         }
         self.fdb.flush(|entry| entry.port == index && entry.kind == Kind::Learned);
+        self.restore_loaded();
         self.publish();
     }
 
@@ -176,6 +177,9 @@ impl State {
             .collect();
         let ageing = |bridge: u16| ages.iter().find(|(index, _)| *index == bridge).map_or(0, |(_, age)| *age);
         let share = self.fdb.bucket_count().div_ceil(SWEEP_ROUNDS);
-        self.fdb.sweep(place, share, self.now_s(), ageing, |_| {})
+        let mut gone = Vec::new();
+        let place = self.fdb.sweep(place, share, self.now_s(), ageing, |entry| gone.push(entry.key));
+        self.restore_stations(&gone);
+        place
     }
 }

@@ -12,6 +12,7 @@ mod echo;
 mod events;
 mod keeper;
 mod kernel;
+mod loaded;
 mod neighbours;
 mod placement;
 mod ports;
@@ -39,6 +40,8 @@ use pmd::{Arena, Fate};
 pub use self::apply::{ApplyError, Cause};
 use self::attempts::Attempts;
 use self::events::EventLog;
+pub use self::loaded::LoadError;
+use self::loaded::Loaded;
 use self::ports::{Opener, Running};
 use self::reach::Reach;
 use self::workers::Crew;
@@ -113,6 +116,9 @@ pub(crate) struct State {
     arena: Arena,
     fdb: Arc<Fdb>,
     neighbours: Arc<Neighbours>,
+    loaded: Loaded,
+    /// The tunnels of the desired state, each with the remotes that controllers have given it, too.
+    tunnels: Vec<schema::Tunnel>,
     events: EventLog,
     clock: Arc<dyn Clock>,
     snapshot: Arc<Snapshot>,
@@ -167,8 +173,13 @@ impl Switch {
         };
         let arena = Arena::new(limits.frames, huge)?;
         let cpus = placement::cpus(&config.switch.workers)?;
-        let size =
-            Size { entries: limits.fdb, bridges: BRIDGES, ports: indices(&limits), workers: cpus.len() };
+        let size = Size {
+            entries: limits.fdb,
+            bridges: BRIDGES,
+            ports: indices(&limits),
+            first_remote: limits.ports as u16,
+            workers: cpus.len(),
+        };
         let fdb = Arc::new(Fdb::new(size, seed));
         let clock: Arc<dyn Clock> = Arc::new(Monotonic::default());
         let (events, reports) = channel();
@@ -188,6 +199,8 @@ impl Switch {
             arena,
             fdb,
             neighbours: Arc::new(Neighbours::new(limits.neighbours, seed)),
+            loaded: Loaded::default(),
+            tunnels: Vec::new(),
             events: EventLog::default(),
             clock,
             snapshot: Arc::default(),

@@ -256,7 +256,7 @@ impl State {
             .filter_map(|underlay| {
                 let name = Seat::Underlay(underlay.name.clone()).station_name();
                 let mut wants = Wants::default();
-                for tunnel in self.config.tunnels.iter().filter(|tunnel| tunnel.underlay == underlay.name) {
+                for tunnel in self.tunnels.iter().filter(|tunnel| tunnel.underlay == underlay.name) {
                     wants.remotes.extend(&tunnel.remotes);
                     wants.ports.insert(tunnel.port);
                 }
@@ -403,7 +403,6 @@ impl State {
     /// Gives every configured remote a number, and has the agent find the way to it.
     fn number_remotes(&mut self, settled: &mut Settled) {
         let configured: HashSet<(TunnelName, IpAddr)> = self
-            .config
             .tunnels
             .iter()
             .flat_map(|tunnel| tunnel.remotes.iter().map(|remote| (tunnel.name.clone(), *remote)))
@@ -428,7 +427,6 @@ impl State {
             let Seat::Underlay(underlay) = &plugged.seat else { continue };
             let name = &plugged.station.name;
             let wanted: HashSet<IpAddr> = self
-                .config
                 .tunnels
                 .iter()
                 .filter(|tunnel| tunnel.underlay == *underlay)

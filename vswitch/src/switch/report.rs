@@ -158,8 +158,12 @@ impl Switch {
                 port,
                 tunnel: remote.map(|(tunnel, _)| TunnelName::clone(tunnel)),
                 remote: remote.map(|(_, address)| *address),
-                kind: if learned { FdbKind::Learned } else { FdbKind::Static },
-                origin: None,
+                kind: match entry.kind {
+                    Kind::Learned => FdbKind::Learned,
+                    Kind::Loaded => FdbKind::Loaded,
+                    Kind::Static => FdbKind::Static,
+                },
+                origin: state.loaded.origin(&entry.key).filter(|_| entry.kind == Kind::Loaded).cloned(),
                 age_s: if learned { entry.age_s(now).into() } else { 0 },
             })
         };
@@ -177,7 +181,9 @@ impl Switch {
                 && port.is_none_or(|port| port == Some(entry.port))
                 && request.vlan.is_none_or(|vlan| vlan == entry.key.vlan)
         };
-        state.fdb.flush(doomed) as u64
+        let removed = state.fdb.flush(doomed) as u64;
+        state.restore_loaded();
+        removed
     }
 
     /// Dropped frames by port and reason.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::api::{DropCount, Pinged, RemoteRow, TunnelDetail, TunnelRow, UpDown, VniRow};
-use control::schema::{Tunnel, TunnelName, Underlay};
+use control::schema::{BridgeName, Tunnel, TunnelName, Underlay};
+use hashbrown::HashMap;
 
 use super::report::reasons;
 use super::{State, Switch};
@@ -25,13 +26,14 @@ impl Switch {
     /// Every tunnel, in the order of the configuration.
     pub fn tunnels(&self) -> Vec<TunnelRow> {
         let state = self.lock();
-        state.config.tunnels.iter().map(|tunnel| state.tunnel_row(tunnel)).collect()
+        state.tunnels.iter().map(|tunnel| state.tunnel_row(tunnel)).collect()
     }
 
     /// One tunnel.
     pub fn tunnel(&self, name: &TunnelName) -> Option<TunnelDetail> {
         let state = self.lock();
-        let tunnel = state.config.tunnels.iter().find(|tunnel| tunnel.name == *name)?;
+        let configured = state.config.tunnels.iter().find(|tunnel| tunnel.name == *name)?;
+        let tunnel = state.tunnels.iter().find(|tunnel| tunnel.name == *name)?;
         let underlay = state.config.underlays.iter().find(|underlay| underlay.name == tunnel.underlay)?;
         let mut drops = vec![0; crate::telemetry::drops::DropReason::COUNT];
         for remote in &tunnel.remotes {
@@ -41,7 +43,7 @@ impl Switch {
         let drops = PortTotals { drops, ..PortTotals::default() };
         Some(TunnelDetail {
             row: state.tunnel_row(tunnel),
-            config: tunnel.clone(),
+            config: configured.clone(),
             port: underlay.port.clone(),
             vnis: state.vni_rows(tunnel),
             drop_reasons: reasons(&drops)
@@ -56,7 +58,7 @@ impl Switch {
         // The answer comes when it comes: the state must not be held meanwhile.
         let (asker, remotes) = {
             let state = self.lock();
-            let tunnel = state.config.tunnels.iter().find(|tunnel| tunnel.name == *name)?;
+            let tunnel = state.tunnels.iter().find(|tunnel| tunnel.name == *name)?;
             let underlay = state.config.underlays.iter().find(|underlay| underlay.name == tunnel.underlay)?;
             let remotes: Vec<_> = tunnel
                 .remotes
@@ -182,7 +184,19 @@ impl State {
         }
     }
 
+    /// Those of some remotes that get a copy of what is flooded in a VLAN of a bridge.
+    fn flood_list(&self, remotes: &HashMap<u16, IpAddr>, bridge: &BridgeName, vlan: u16) -> Vec<IpAddr> {
+        let overlay = self.bridges.get(bridge).and_then(|index| {
+            let number = self.snapshot.bridge(*index)?.stretch.overlay(vlan)?;
+            self.snapshot.overlays.overlay(number)
+        });
+        let flooded = overlay.into_iter().flat_map(|overlay| overlay.flood.iter());
+        flooded.filter_map(|index| remotes.get(index).copied()).collect()
+    }
+
     fn vni_rows(&self, tunnel: &Tunnel) -> Vec<VniRow> {
+        let indexed = |remote: &IpAddr| Some((self.reach.remote(&tunnel.name, *remote)?, *remote));
+        let remotes: HashMap<u16, IpAddr> = tunnel.remotes.iter().filter_map(indexed).collect();
         let mtu = tunnel.remotes.iter().filter_map(|remote| {
             let index = self.reach.remote(&tunnel.name, *remote)?;
             self.snapshot.overlays.remote(index).filter(|remote| remote.template.is_some())
@@ -195,6 +209,7 @@ impl State {
                 bridge: bridge.name.clone(),
                 vlan: vlan.map(Into::into),
                 mtu,
+                flood: self.flood_list(&remotes, &bridge.name, vlan.map_or(0, Into::into)),
             };
             used.map(row).collect::<Vec<_>>()
         };

@@ -1,7 +1,7 @@
 //! The FDB: which port a MAC address is behind, for all bridges and VLANs in one table.
 //!
 //! Workers look up and learn on a flow-cache miss, and touch the source's stamp on a hit; control
-//! threads add static entries, sweep out the aged ones, remove ports and list. The table knows bridges,
+//! threads add static entries and load those of controllers, sweep out the aged ones, remove ports and list. The table knows bridges,
 //! ports and workers as numbers, and no clock: the time is passed in, in seconds of any clock that only
 //! goes forward.
 //!
@@ -45,7 +45,7 @@ use crate::flow::hash::HashKey;
 pub struct Found {
     /// Index of the port that the address is behind.
     pub port: u16,
-    /// Learned or static.
+    /// Where the entry came from.
     pub kind: Kind,
     /// What [`Fdb::touch`] wants.
     pub location: Location,
@@ -63,7 +63,7 @@ pub struct Lookup {
 /// What learning an address came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Learned {
-    /// It is known on this port (learned or static).
+    /// It is known on this port.
     Known,
     /// It was not known, and is now.
     New,
@@ -72,7 +72,7 @@ pub enum Learned {
         /// Index of the port that it left.
         from: u16,
     },
-    /// The configuration says that it is behind another port: nothing changed.
+    /// The configuration or a controller says that it is behind another port: nothing changed.
     Static,
     /// The table is full (or, hardly ever, both buckets are): nothing changed.
     LimitTable,
@@ -96,7 +96,7 @@ pub struct Learn {
     pub witness: Witness,
 }
 
-/// A static entry was refused because the table is full.
+/// An entry was refused because the table is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the FDB is full: raise `[limits] fdb`, now {limit} entries")]
 pub struct Full {
@@ -107,19 +107,21 @@ pub struct Full {
 /// The fixed sizes of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
-    /// Entries it may hold, learned and static.
+    /// Entries it may hold.
     pub entries: u32,
     /// Bridge indices are below this.
     pub bridges: usize,
     /// Port indices are below this.
     pub ports: usize,
+    /// Those from here on are of remotes, behind which a station that was loaded stays.
+    pub first_remote: u16,
     /// Worker indices are below this.
     pub workers: usize,
 }
 
 impl Default for Size {
     fn default() -> Size {
-        Size { entries: 131_072, bridges: 1024, ports: 4096, workers: 1 }
+        Size { entries: 131_072, bridges: 1024, ports: 4096, first_remote: 4096, workers: 1 }
     }
 }
 
@@ -160,6 +162,7 @@ pub struct Fdb {
     bridges: Box<[Quota]>,
     /// Learned entries by port.
     ports: Box<[Quota]>,
+    first_remote: u16,
 }
 
 impl Fdb {
@@ -180,6 +183,7 @@ impl Fdb {
             total: CachePadded::new(Quota::new(size.entries)),
             bridges: quotas(size.bridges),
             ports: quotas(size.ports),
+            first_remote: size.first_remote,
         }
     }
 
@@ -201,14 +205,14 @@ impl Fdb {
         let home = self.home(wanted);
         let witness = self.versions.witness(home.slot);
         if let Ok(Some((location, entry))) = self.find(home, wanted)
-            && (entry.port() == port || entry.kind() == Kind::Static)
+            && (entry.port() == port || !self.gives_way(entry.kind(), port))
         {
             return self.confirm(entry, port, location, witness, worker, now_s);
         }
         let Some(mut pair) = self.try_lock(home) else { return Learn::refused(Learned::Busy) };
         let changed = match pair.find(wanted) {
             // Another worker was faster.
-            Some((location, entry)) if entry.port() == port || entry.kind() == Kind::Static => {
+            Some((location, entry)) if entry.port() == port || !self.gives_way(entry.kind(), port) => {
                 let witness = self.versions.witness(home.slot);
                 return self.confirm(entry, port, location, witness, worker, now_s);
             }
@@ -232,7 +236,7 @@ impl Fdb {
             |quotas: &[Quota], index: u16| quotas.get(usize::from(index)).is_none_or(Quota::is_full);
         match found {
             Some(found) if found.port == port => Learned::Known,
-            Some(found) if found.kind == Kind::Static => Learned::Static,
+            Some(found) if !self.gives_way(found.kind, port) => Learned::Static,
             _ if is_full(&self.ports, port) => Learned::LimitPort,
             Some(found) => Learned::Moved { from: found.port },
             None if is_full(&self.bridges, key.bridge) => Learned::LimitBridge,
@@ -260,7 +264,7 @@ impl Fdb {
         &self.versions
     }
 
-    /// Puts `key` behind `port` whatever frames say. Replaces a learned or static entry of the key.
+    /// Puts `key` behind `port` whatever frames say. Replaces any entry of the key.
     pub fn add_static(&self, key: MacKey, port: u16) -> Result<(), Full> {
         let wanted = Packed::new(key, port, Kind::Static);
         let home = self.home(wanted);
@@ -286,12 +290,55 @@ impl Fdb {
         Ok(())
     }
 
-    /// Removes the entry of `key`, learned or static; whether there was one.
+    /// Puts `key` behind `port` as a controller says. A static entry stays, and so does a station that was learned at
+    /// a port of this host, unless the controller says something new (`anew`).
+    pub fn load(&self, key: MacKey, port: u16, anew: bool) -> Result<(), Full> {
+        let wanted = Packed::new(key, port, Kind::Loaded);
+        let home = self.home(wanted);
+        let mut pair = self.lock(home);
+        let location = match pair.find(wanted) {
+            Some((_, before)) if before == wanted || before.kind() == Kind::Static => return Ok(()),
+            Some((_, before))
+                if !anew && before.kind() == Kind::Learned && before.port() < self.first_remote =>
+            {
+                return Ok(());
+            }
+            Some((location, before)) => {
+                self.release_learned(before);
+                location
+            }
+            None => {
+                let full = Full { limit: self.total.limit() };
+                let location = pair.free().ok_or(full)?;
+                if !self.total.take() {
+                    return Err(full);
+                }
+                location
+            }
+        };
+        pair.put(location, wanted);
+        self.reset_stamps(location, None, 0);
+        self.versions.advance(home.slot);
+        Ok(())
+    }
+
+    /// Removes the entry of `key` if it is a controller's.
+    pub fn unload(&self, key: MacKey) {
+        self.remove_if(key, |entry| entry.kind() == Kind::Loaded);
+    }
+
+    /// Removes the entry of `key`, of any kind; whether there was one.
     pub fn remove(&self, key: MacKey) -> bool {
+        self.remove_if(key, |_| true)
+    }
+
+    fn remove_if(&self, key: MacKey, doomed: impl Fn(Packed) -> bool) -> bool {
         let wanted = Packed::new(key, 0, Kind::Learned);
         let home = self.home(wanted);
         let mut pair = self.lock(home);
-        let Some((location, entry)) = pair.find(wanted) else { return false };
+        let Some((location, entry)) = pair.find(wanted).filter(|(_, entry)| doomed(*entry)) else {
+            return false;
+        };
         pair.clear(location);
         self.release(entry);
         self.versions.advance(home.slot);
@@ -308,7 +355,7 @@ impl Fdb {
         self.flush(|entry| entry.key.bridge == bridge)
     }
 
-    /// Removes all entries, of either kind, that `doomed` picks; how many.
+    /// Removes all entries, of any kind, that `doomed` picks; how many.
     pub fn flush(&self, doomed: impl Fn(&Entry) -> bool) -> usize {
         (0..self.buckets.len() as u32).map(|index| self.remove_in(index, &doomed, &mut |_| {})).sum()
     }
@@ -353,7 +400,7 @@ impl Fdb {
         })
     }
 
-    /// Entries in the table, learned and static.
+    /// Entries in the table.
     pub fn len(&self) -> u32 {
         self.total.count()
     }
@@ -441,6 +488,16 @@ impl Fdb {
         Learn { outcome: Learned::Known, location: Some(location), witness }
     }
 
+    /// Whether an entry of this kind moves with a frame that comes by another `port`.
+    #[inline]
+    fn gives_way(&self, kind: Kind, port: u16) -> bool {
+        match kind {
+            Kind::Learned => true,
+            Kind::Loaded => port < self.first_remote,
+            Kind::Static => false,
+        }
+    }
+
     fn change_port(
         &self,
         pair: &mut Pair<'_>,
@@ -452,7 +509,15 @@ impl Fdb {
         if !quota.take() {
             return Err(Learned::LimitPort);
         }
-        if let Some(quota) = self.ports.get(usize::from(before.port())) {
+        if before.kind() == Kind::Loaded
+            && !self.bridges.get(usize::from(wanted.key().bridge)).is_some_and(Quota::take)
+        {
+            quota.give();
+            return Err(Learned::LimitBridge);
+        }
+        if let Some(quota) =
+            self.ports.get(usize::from(before.port())).filter(|_| before.kind() == Kind::Learned)
+        {
             quota.give();
         }
         pair.put(location, wanted);
@@ -515,7 +580,7 @@ impl Fdb {
     }
 
     fn release_learned(&self, entry: Packed) {
-        if entry.kind() == Kind::Static {
+        if entry.kind() != Kind::Learned {
             return;
         }
         let bridge = self.bridges.get(usize::from(entry.key().bridge));

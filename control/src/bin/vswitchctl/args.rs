@@ -233,7 +233,11 @@ pub(crate) enum FdbCommand {
         #[arg(long, value_name = "ADDRESS", requires = "tunnel")]
         remote: Option<IpAddr>,
     },
-    /// Load entries that a controller knows of, all in one change
+    /// Load entries that a controller knows of, all in one change or none
+    ///
+    /// They are no part of the desired state: they stay when this command has ended, until the same origin replaces them,
+    /// and are gone when vswitchd ends. A remote that the tunnel is not configured with becomes one of its remotes, as
+    /// long as an entry names it. With "mac": "00:00:00:00:00:00", what is flooded goes to the remote, too.
     Load {
         /// Lines of JSON: {"bridge", "vlan"?, "mac", "port" or "tunnel" and "remote", "ip"?}; `-` reads standard input
         file: PathBuf,

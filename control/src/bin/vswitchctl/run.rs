@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::CommandFactory;
 use control::api::*;
 use control::client::{Client, ClientError};
-use control::schema::{Bridge, Place, StaticEntry, VlanId};
+use control::schema::{Bridge, ConfigError, Place, StaticEntry, VlanId};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -44,7 +44,10 @@ pub(crate) enum Failure {
     Read(String, std::io::Error),
     /// A line of a file of ours.
     #[error("{file}:{line}: {what}\n  fix: correct the line; nothing was loaded")]
-    Line { file: String, line: usize, what: String },
+    Line { file: String, line: u32, what: String },
+    /// The switch refused entries of a file of ours.
+    #[error("{}", show_entries(.0))]
+    Entries(Box<ApiError>),
     /// A capture file.
     #[error(transparent)]
     Capture(#[from] CaptureError),
@@ -57,7 +60,9 @@ impl Failure {
     /// The error as the API would write it, for `--json`.
     pub(crate) fn json(&self) -> Value {
         match self {
-            Failure::Client(ClientError::Switch(error)) | Failure::Document { error, .. } => {
+            Failure::Client(ClientError::Switch(error))
+            | Failure::Document { error, .. }
+            | Failure::Entries(error) => {
                 json!({ "error": error })
             }
             other => json!({ "error": { "message": other.to_string() } }),
@@ -262,8 +267,12 @@ fn fdb(command: &FdbCommand) -> Result<Plan, Failure> {
             edit(FdbAdd { entry: StaticEntry { bridge: bridge.clone(), vlan, mac: *mac, place } })
         }
         FdbCommand::Load { file, origin, replace } => {
-            let request = FdbLoad { origin: origin.clone(), replace: *replace, entries: entries(file)? };
-            ask(request, |loaded, _| overlay::loaded(loaded))
+            let (entries, lines) = entries(file)?;
+            let request = FdbLoad { origin: origin.clone(), replace: *replace, entries };
+            Box::new(move |client, _| {
+                let loaded = client.call(&request).map_err(|error| lines.point(error))?;
+                Ok(output(&loaded, overlay::loaded(&loaded)))
+            })
         }
         FdbCommand::Del { mac, bridge, vlan } => {
             edit(FdbDel { entry: FdbKey { bridge: bridge.clone(), vlan: *vlan, mac: *mac } })
@@ -275,19 +284,49 @@ fn fdb(command: &FdbCommand) -> Result<Plan, Failure> {
     })
 }
 
+/// The lines of a file that entries are on, in the order of these.
+struct Lines {
+    file: String,
+    numbers: Vec<u32>,
+}
+
+impl Lines {
+    /// A refusal of entries, which the switch numbers, in terms of the file.
+    fn point(&self, error: ClientError) -> Failure {
+        let ClientError::Switch(mut error) = error else { return Failure::Client(error) };
+        if error.data.errors.is_empty() {
+            return Failure::Client(ClientError::Switch(error));
+        }
+        for mistake in &mut error.data.errors {
+            mistake.file.clone_from(&self.file);
+            let entry = (mistake.line as usize).checked_sub(1);
+            mistake.line = entry.and_then(|entry| self.numbers.get(entry)).copied().unwrap_or(0);
+        }
+        Failure::Entries(error)
+    }
+}
+
 /// The entries of a file, one a line.
-fn entries(file: &Path) -> Result<Vec<FdbEntry>, Failure> {
+fn entries(file: &Path) -> Result<(Vec<FdbEntry>, Lines), Failure> {
     let (text, file) = document(file)?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let entry = |(index, line): (usize, &str)| {
-        serde_json::from_str(line).map_err(|error| {
+    let (mut entries, mut numbers) = (Vec::new(), Vec::new());
+    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        let entry = serde_json::from_str(line).map_err(|error| {
             let place = format!(" at line {} column {}", error.line(), error.column());
             let what = error.to_string();
             let what = what.strip_suffix(&place).unwrap_or(&what).to_owned();
-            Failure::Line { file: file.clone(), line: index + 1, what }
-        })
-    };
-    lines.map(entry).collect()
+            Failure::Line { file: file.clone(), line: number, what }
+        })?;
+        entries.push(entry);
+        numbers.push(number);
+    }
+    Ok((entries, Lines { file, numbers }))
+}
+
+/// Each entry that was refused, with its line.
+fn show_entries(error: &ApiError) -> String {
+    let line = |mistake: &ConfigError| format!("\n{mistake}");
+    "nothing was loaded".to_owned() + &error.data.errors.iter().map(line).collect::<String>()
 }
 
 fn tunnel(command: &TunnelCommand) -> Plan {

@@ -9,7 +9,7 @@
 //! | --- | --- | --- |
 //! | 0 | MAC octets 0, 1 | MAC octets 2, 3 |
 //! | 1 | MAC octets 4, 5 | bridge |
-//! | 2 | port | occupied, static, two spare, VLAN (12) |
+//! | 2 | port | occupied, static, loaded, spare, VLAN (12) |
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
@@ -24,6 +24,7 @@ const TRIES: u32 = 16;
 
 const OCCUPIED: u32 = 1 << 15;
 const STATIC: u32 = 1 << 14;
+const LOADED: u32 = 1 << 13;
 const VLAN: u32 = 0xfff;
 
 /// An entry as it is stored.
@@ -35,7 +36,11 @@ impl Packed {
 
     pub(super) fn new(key: MacKey, port: u16, kind: Kind) -> Packed {
         let [a, b, c, d, e, f] = key.mac;
-        let kind = if kind == Kind::Static { STATIC } else { 0 };
+        let kind = match kind {
+            Kind::Learned => 0,
+            Kind::Loaded => LOADED,
+            Kind::Static => STATIC,
+        };
         Packed([
             u32::from_be_bytes([a, b, c, d]),
             u32::from(u16::from_be_bytes([e, f])) << 16 | u32::from(key.bridge),
@@ -50,7 +55,11 @@ impl Packed {
 
     #[inline]
     pub(super) fn kind(self) -> Kind {
-        if self.0[2] & STATIC != 0 { Kind::Static } else { Kind::Learned }
+        match self.0[2] & (STATIC | LOADED) {
+            0 => Kind::Learned,
+            LOADED => Kind::Loaded,
+            _ => Kind::Static,
+        }
     }
 
     pub(super) fn key(self) -> MacKey {
@@ -223,7 +232,7 @@ mod tests {
             MacKey { bridge: 0, vlan: 0, mac: [0; 6] },
             MacKey { bridge: 0x0102, vlan: 0x304, mac: [5, 6, 7, 8, 9, 10] },
         ] {
-            for (port, kind) in [(0xffff, Kind::Learned), (0, Kind::Static)] {
+            for (port, kind) in [(0xffff, Kind::Learned), (7, Kind::Loaded), (0, Kind::Static)] {
                 let packed = Packed::new(key, port, kind);
                 assert_eq!((packed.key(), packed.port(), packed.kind()), (key, port, kind));
                 assert!(packed.is_occupied());

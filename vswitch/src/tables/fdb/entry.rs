@@ -16,6 +16,8 @@ pub struct MacKey {
 pub enum Kind {
     /// From a frame's source address: ages, moves, counts against limits.
     Learned,
+    /// From a controller: does not age, and gives way only to a station that turns up at a port of this host.
+    Loaded,
     /// From the configuration: stays until removed there.
     Static,
 }
@@ -42,7 +44,7 @@ pub struct Entry {
     pub key: MacKey,
     /// Index of the port that the address is behind.
     pub port: u16,
-    /// Learned or static.
+    /// Where it came from.
     pub kind: Kind,
     /// When a frame from it was last seen, in seconds of the caller's clock; 0 for never.
     pub seen_s: u32,

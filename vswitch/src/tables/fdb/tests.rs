@@ -20,7 +20,7 @@ fn numbered(number: u64) -> MacKey {
 }
 
 fn small(entries: u32) -> Fdb {
-    Fdb::new(Size { entries, bridges: 2, ports: 4, workers: 2 }, 11)
+    Fdb::new(Size { entries, bridges: 2, ports: 4, first_remote: 4, workers: 2 }, 11)
 }
 
 #[test]
@@ -77,6 +77,35 @@ fn static_entries_win_over_frames_and_age() {
     assert_eq!(fdb.entries().map(|entry| (entry.port, entry.kind)).collect::<Vec<_>>(), [(3, Kind::Static)]);
     assert_eq!(fdb.remove_port(3), 1);
     assert_eq!(fdb.learn(host, 1, 0, 7).outcome, Learned::New);
+}
+
+#[test]
+fn what_is_loaded_gives_way_to_stations_of_this_host_alone() {
+    let fdb = Fdb::new(Size { entries: 16, bridges: 2, ports: 6, first_remote: 4, workers: 1 }, 11);
+    let (host, remote, other) = (key(1, 0, 9), 4, 5);
+    let state = || fdb.entries().map(|entry| (entry.port, entry.kind)).collect::<Vec<_>>();
+    fdb.load(host, remote, true).expect("there is room");
+    fdb.sweep(0, fdb.bucket_count(), 1_000_000, |_| AGEING_S, |_| panic!("a loaded entry does not age"));
+    assert_eq!(fdb.learn(host, other, 0, 5).outcome, Learned::Static);
+    assert_eq!(fdb.foresee(host, 1), Learned::Moved { from: remote });
+    assert_eq!(fdb.learn(host, 1, 0, 5).outcome, Learned::Moved { from: remote });
+    assert_eq!((state(), fdb.port_len(1), fdb.bridge_len(1)), (vec![(1, Kind::Learned)], 1, 1));
+    // Said again it is nothing new; something new is believed.
+    fdb.load(host, remote, false).expect("there is room");
+    fdb.unload(host);
+    assert_eq!(state(), [(1, Kind::Learned)]);
+    fdb.load(host, other, true).expect("there is room");
+    assert_eq!((state(), fdb.port_len(1), fdb.bridge_len(1)), (vec![(other, Kind::Loaded)], 0, 0));
+    fdb.add_static(host, 2).expect("there is room");
+    fdb.load(host, other, true).expect("there is room");
+    fdb.unload(host);
+    assert_eq!((state(), fdb.len()), (vec![(2, Kind::Static)], 1));
+    fdb.remove(host);
+    fdb.set_bridge_limit(1, 0);
+    fdb.load(host, remote, false).expect("there is room");
+    assert_eq!(fdb.learn(host, 1, 0, 5).outcome, Learned::LimitBridge);
+    fdb.unload(host);
+    assert_eq!((fdb.port_len(1), fdb.bridge_len(1), fdb.len()), (0, 0, 0));
 }
 
 #[test]
@@ -292,7 +321,7 @@ proptest! {
 fn four_workers_never_see_a_port_that_was_never_true() {
     const KEYS: u64 = 48;
     const ROUNDS: u32 = 200_000;
-    let fdb = Fdb::new(Size { entries: 40, bridges: 1, ports: 16, workers: 4 }, 5);
+    let fdb = Fdb::new(Size { entries: 40, bridges: 1, ports: 16, first_remote: 16, workers: 4 }, 5);
     fdb.set_port_limit(3, 2);
     // Key n is only ever behind port n % 8 or 8 + n % 8.
     let is_possible = |number: u64, port: u16| u64::from(port % 8) == number % 8;
