@@ -1,5 +1,5 @@
 //! A virtual machine with one vhost-user network card: QEMU, Debian's kernel for clouds, and nothing inside but
-//! busybox, iperf3 and `netprobe`.
+//! busybox, iproute2's `ip`, iperf3 and `netprobe`.
 //!
 //! `scripts/guest-image` makes what it boots from; here the addresses of this one are added. Its processor is
 //! emulated, so that it needs no virtualization and is up in a few seconds. The guest's `init` reads commands from its

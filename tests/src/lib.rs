@@ -17,6 +17,7 @@ pub mod frontend;
 pub mod guest;
 pub mod lab;
 pub mod namespace;
+pub mod ovs;
 pub mod probe;
 pub mod service;
 pub mod testpmd;
