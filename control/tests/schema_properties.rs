@@ -46,7 +46,7 @@ fn endpoint(index: usize) -> impl Strategy<Value = Endpoint> {
     let path = Just(format!("/proc/{index}/ns/net"));
     let netns = prop_oneof![Just(format!("net{index}")), path];
     let ifname = prop_oneof![Just("eth0".to_owned()), "[a-z]{1,10}"];
-    (netns, ifname, option::of(mac()), 1280u16.., prefixes(), any::<bool>()).prop_map(
+    (netns, ifname, option::of(mac()), option::of(1280u16..), prefixes(), any::<bool>()).prop_map(
         |(netns, ifname, mac, mtu, addresses, gateway)| Endpoint {
             netns: Some(netns.parse().unwrap()),
             ifname: InterfaceName::new(&ifname).unwrap(),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use vswitch_tests::cases::scaled;
 use vswitch_tests::lab::{assert_conserved, await_up};
 use vswitch_tests::namespace::{Namespace, run};
-use vswitch_tests::traffic::{assert_exchange, await_ping, iperf, iperf_server, pings};
+use vswitch_tests::traffic::{Pings, assert_exchange, await_ping, iperf, iperf_server, pings};
 use vswitch_tests::wait::SOON;
 use vswitch_tests::{Attachment, Container, Ctl, Daemon, Lab, wait_until};
 
@@ -40,7 +40,11 @@ impl Pair {
     }
 
     fn configuration(&self) -> String {
-        let port = self.container.port("");
+        Self::with(&self.container.port(""))
+    }
+
+    /// A configuration with these ports of containers.
+    fn with(port: &str) -> String {
         format!(
             "[switch]\nworkers = [1]\n[[bridge]]\nname = \"blue\"\nvni = 5001\n{port}\n\
              [[port]]\nname = \"uplink\"\ntype = \"afxdp\"\ndevice = \"up0\"\n\
@@ -165,6 +169,63 @@ fn what_changes_in_the_kernel_is_followed() {
     wait_until("the route's MTU is known", SOON, || {
         ctl.json(&["tunnel", "show", "dc"])["remotes"][0]["mtu"] == 1400
     });
+    host.ip("route del 192.0.2.2/32 dev up0");
+
+    // Neither a smaller nor a larger MTU of the device interrupts anything.
+    let pings =
+        Pings::start(&pair.container.namespace, FAR.parse().expect("an address"), Duration::from_millis(5));
+    pings.await_answers(5);
+    for mtu in [1420, 1500, 3000] {
+        host.ip(&format!("link set up0 mtu {mtu}"));
+        wait_until(&format!("an MTU of {mtu} is known"), SOON, || {
+            let tunnel = ctl.json(&["tunnel", "show", "dc"]);
+            let port = ctl.port("uplink").expect("it is listed");
+            (&tunnel["remotes"][0]["mtu"], &port["mtu"], &port["state"])
+                == (&mtu.into(), &mtu.into(), &"up".into())
+        });
+    }
+    pings.await_answers(5);
+    let answers: Vec<u32> = pings.answers().iter().map(|answer| answer.number).collect();
+    let lost = answers.windows(2).map(|pair| pair[1] - pair[0] - 1).max();
+    assert_eq!(lost, Some(0), "{answers:?}");
+    assert!(!daemon.messages().contains("is up again"), "{}", daemon.messages());
+    daemon.stop();
+}
+
+/// The MTU of a container's interface, as its kernel has it.
+fn interface_mtu(container: &Container) -> Value {
+    let links: Value =
+        serde_json::from_str(&container.namespace.ip("-json link show eth0")).expect("ip prints JSON");
+    links[0]["mtu"].clone()
+}
+
+#[test]
+fn a_container_is_made_with_what_tunnels_leave() {
+    let pair = Pair::new("sharedmtu");
+    let containers = [
+        pair.lab.container("tap", Attachment::Tap, 0),
+        pair.lab.container("veth", Attachment::VethPacket, 0),
+    ];
+    let ports: String =
+        containers.iter().map(|container| container.port("").replace("mtu = 0\n", "")).collect();
+    let mut daemon = pair.lab.start(&Pair::with(&ports));
+    let all_have = |daemon: &Daemon, mtu: u32| {
+        for container in &containers {
+            await_up(&daemon.ctl(), &[&container.name]);
+            assert_eq!(interface_mtu(container), mtu, "{}", container.name);
+            assert_eq!(daemon.ctl().port(&container.name).expect("it is listed")["mtu"], mtu);
+        }
+    };
+    all_have(&daemon, 1450);
+    for container in &containers {
+        await_ping(&container.namespace, FAR.parse().expect("an address"));
+        // As large as can be, with headers of 28 bytes.
+        container.namespace.run(&format!("ping -n -q -c 1 -W 5 -M do -s {} {FAR}", 1450 - 28));
+    }
+    daemon.stop();
+    pair.lab.host.ip("link set up0 mtu 1400");
+    daemon.start_again();
+    all_have(&daemon, 1350);
     daemon.stop();
 }
 

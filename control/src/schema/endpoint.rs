@@ -18,8 +18,8 @@ pub struct Endpoint {
     pub ifname: InterfaceName,
     /// `mac`: a station's address. None: the switch chooses one that stays the same for this port name.
     pub mac: Option<MacAddress>,
-    /// `mtu` in bytes, 1500 by default.
-    pub mtu: u16,
+    /// `mtu` in bytes. None: what tunnels leave of their underlay's to a bridge with a VNI, 1500 in others.
+    pub mtu: Option<u16>,
     /// `address`: set without duplicate address detection.
     pub addresses: Vec<IpPrefix>,
     /// `gateway`: default routes, at most one of each family, each in the prefix of one of the addresses.
@@ -27,7 +27,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The MTU of an endpoint that does not say it.
+    /// The MTU of an endpoint that does not say it, where nothing else does.
     pub const MTU: u16 = 1500;
 
     /// An endpoint with every setting at its default: `eth0` in a namespace, the port's name on the
@@ -37,7 +37,7 @@ impl Endpoint {
             Some(_) => InterfaceName::eth0(),
             None => InterfaceName::new(port.as_str()).ok()?,
         };
-        Some(Self { netns, ifname, mac: None, mtu: Self::MTU, addresses: Vec::new(), gateways: Vec::new() })
+        Some(Self { netns, ifname, mac: None, mtu: None, addresses: Vec::new(), gateways: Vec::new() })
     }
 
     pub(super) fn fields(&self, port: &PortName, fields: &mut Vec<(&'static str, Json)>) {
@@ -45,7 +45,7 @@ impl Endpoint {
         let default = if self.netns.is_some() { "eth0" } else { port.as_str() };
         fields.extend((self.ifname != default).then(|| ("ifname", json!(self.ifname))));
         fields.extend(self.mac.map(|mac| ("mac", json!(mac))));
-        fields.extend((self.mtu != Self::MTU).then_some(("mtu", json!(self.mtu))));
+        fields.extend(self.mtu.map(|mtu| ("mtu", json!(mtu))));
         fields.extend((!self.addresses.is_empty()).then(|| ("address", json!(self.addresses))));
         match self.gateways.as_slice() {
             [] => {}
@@ -79,8 +79,8 @@ pub(super) fn decode_mac(section: &mut Section<'_, '_>) -> Option<MacAddress> {
 }
 
 /// `mtu` in bytes.
-pub(super) fn decode_mtu(section: &mut Section<'_, '_>) -> u16 {
-    section.integer("mtu", 68..=65_535, " bytes").unwrap_or(Endpoint::MTU)
+pub(super) fn decode_mtu(section: &mut Section<'_, '_>) -> Option<u16> {
+    section.integer("mtu", 68..=65_535, " bytes")
 }
 
 /// The interface name of an endpoint that does not say it.

@@ -137,7 +137,7 @@ pub(super) fn decode(section: &mut Section<'_, '_>) -> Option<VhostUser> {
             section.error_at(key, format!("`{key}`: the other end makes the socket"), Some(hint));
         }
     }
-    let (mac, mtu) = (decode_mac(section), decode_mtu(section));
+    let (mac, mtu) = (decode_mac(section), decode_mtu(section).unwrap_or(Endpoint::MTU));
     let offloads = section.boolean("offloads").unwrap_or(true);
     let packed = section.boolean("packed").unwrap_or(true);
     Some(VhostUser { socket: socket?, mode, socket_mode, socket_group, mac, mtu, offloads, packed })

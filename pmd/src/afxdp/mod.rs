@@ -33,7 +33,7 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::netdev::{Anchor, Device};
+use crate::netdev::{Anchor, Device, Mtu};
 use crate::offload::Features;
 use crate::port::{Fate, Fault, Link, Port, RxQueue, Taken, TxQueue};
 use program::{Attachment, SocketMap};
@@ -42,6 +42,7 @@ use shared::Shared;
 /// An open device as a port.
 pub struct AfxdpPort {
     device: Device,
+    mtu: Mtu,
     mode: &'static str,
     features: Features,
     rx: Vec<rx::Rx>,
@@ -60,6 +61,8 @@ impl AfxdpPort {
         let mode = open::mode_text(&open);
         let mut features = Features::ZERO_COPY;
         let (mut rx, mut tx) = (Vec::new(), Vec::new());
+        let chains = open.queues.iter().all(|queue| queue.bound.multi_buffer);
+        let mtu = Mtu::new(&open.device, if chains { u32::MAX } else { open::LONGEST_PACKET });
         for queue in open.queues {
             let netns = open.netns.clone();
             // A zero-copy driver would have to know how to finish checksums; few do.
@@ -81,6 +84,7 @@ impl AfxdpPort {
             rx.push(rx::Rx::new(shared, rings.rx, rings.fill, queue.lent, open.local_peer));
         }
         AfxdpPort {
+            mtu,
             device: open.device,
             mode,
             features,
@@ -115,7 +119,7 @@ impl Port for AfxdpPort {
     }
 
     fn mtu(&self) -> u32 {
-        self.device.mtu
+        self.mtu.get()
     }
 
     fn features(&self) -> Features {
@@ -123,7 +127,7 @@ impl Port for AfxdpPort {
     }
 
     fn link(&self) -> Link {
-        self.device.state(self.anchor.as_ref())
+        self.device.state(self.anchor.as_ref(), &self.mtu)
     }
 
     fn take_rx(&mut self) -> Vec<Box<dyn RxQueue>> {

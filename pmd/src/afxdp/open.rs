@@ -320,7 +320,7 @@ fn open_queues(
 ) -> Result<(Vec<OpenQueue>, Bound), OpenError> {
     let count = count_queues(config, link)?;
     let sizes = ring_sizes(arena, count);
-    let needs_multi_buffer = link.mtu as usize + 22 > FRAME_SIZE - HEADROOM;
+    let needs_multi_buffer = link.mtu > LONGEST_PACKET;
     let mut queues: Vec<OpenQueue> = Vec::with_capacity(count as usize);
     let mut first: Option<Bound> = None;
     for queue in 0..count {
@@ -367,6 +367,9 @@ fn fill(
     rings.fill.submit();
     Ok(())
 }
+
+/// The longest packet that lies in one frame of the arena, with an Ethernet header and two tags.
+pub(super) const LONGEST_PACKET: u32 = (FRAME_SIZE - HEADROOM - 22) as u32;
 
 /// Rings for `queues` queues that leave most of the arena to others.
 fn ring_sizes(arena: &Arena, queues: u32) -> RingSizes {

@@ -33,6 +33,8 @@ pub use link::{Link, Links, Mac};
 pub use netns::Netns;
 pub use settings::Settings;
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use crate::port;
 
 /// A kernel device that is open, in plain values.
@@ -44,7 +46,7 @@ pub struct Device {
     pub index: u32,
     /// Ethernet address.
     pub mac: Mac,
-    /// MTU in bytes.
+    /// MTU in bytes, when it was opened.
     pub mtu: u32,
     /// The namespace as the configuration names it; `None` is the daemon's own.
     pub netns: Option<String>,
@@ -74,19 +76,40 @@ impl Device {
         found.map_err(|error| error.to_string())?.ok_or_else(|| format!("device {:?} was deleted", self.name))
     }
 
-    /// Whether frames can pass by the device, an existing one, now. One with another MTU than it was opened with has
-    /// to be opened again.
-    pub(crate) fn state(&self, anchor: Option<&Anchor>) -> port::Link {
+    /// Whether frames can pass by the device, an existing one, now; and how long they can be.
+    pub(crate) fn state(&self, anchor: Option<&Anchor>, mtu: &Mtu) -> port::Link {
         match self.look(anchor) {
             Ok(link) if !link.up => port::Link::down(format!("device {:?} is set down", link.name)),
             Ok(link) if !link.carrier => port::Link::down(format!("device {:?} has no carrier", link.name)),
-            Ok(link) if link.mtu != self.mtu => port::Link::gone(format!(
-                "the MTU of device {:?} is {} now, no longer {}",
-                link.name, link.mtu, self.mtu
+            Ok(link) if link.mtu > mtu.most => port::Link::gone(format!(
+                "the MTU of device {:?} is {} now, and it was opened for one of {} at most",
+                link.name, link.mtu, mtu.most
             )),
-            Ok(_) => port::Link::up(),
+            Ok(link) => {
+                mtu.now.store(link.mtu, Ordering::Relaxed);
+                port::Link::up()
+            }
             Err(reason) => port::Link::gone(reason),
         }
+    }
+}
+
+/// The MTU of an open device that others may change.
+#[derive(Debug)]
+pub(crate) struct Mtu {
+    now: AtomicU32,
+    /// Where more are wanted the device has to be opened again.
+    most: u32,
+}
+
+impl Mtu {
+    pub(crate) fn new(device: &Device, most: u32) -> Self {
+        Self { now: device.mtu.into(), most }
+    }
+
+    /// What it was when the device was last looked at.
+    pub(crate) fn get(&self) -> u32 {
+        self.now.load(Ordering::Relaxed)
     }
 }
 

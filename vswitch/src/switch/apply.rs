@@ -15,7 +15,7 @@ use pmd::{Fate, Port};
 
 use super::attempts::{Backoff, GRACE};
 use super::ports::{self, PortState, Running};
-use super::{AtStart, BRIDGES, State, placement};
+use super::{AtStart, BRIDGES, State, mtu, placement};
 use crate::config::diff::{RestartNeeded, Step, diff, is_shared};
 use crate::config::names::Names;
 use crate::tables::fdb::{Kind, MacKey};
@@ -168,7 +168,7 @@ impl State {
                 closed.extend(self.make_way(&new, fate));
             }
             for config in new {
-                let result = self.open_one(config, is_shared(wanted, config), at_start, &mut opened);
+                let result = self.open_one(config, wanted, at_start, &mut opened);
                 self.or_undo(result, &mut opened, &closed)?;
             }
         }
@@ -223,11 +223,12 @@ impl State {
     fn open_one(
         &self,
         config: &schema::Port,
-        shared: bool,
+        wanted: &Config,
         at_start: AtStart,
         opened: &mut Vec<Opened>,
     ) -> Result<(), ApplyError> {
-        let port = (self.opener)(config, shared, &self.arena, self.crew.members().len());
+        let (sized, shared) = (mtu::sized(wanted, config), is_shared(wanted, config));
+        let port = (self.opener)(&sized, shared, &self.arena, self.crew.members().len());
         match (port, at_start) {
             (Err(cause), AtStart::Refuse) => {
                 Err(ApplyError { object: format!("port \"{}\"", config.name), cause: Cause::Open(cause) })
@@ -266,7 +267,8 @@ impl State {
                 continue;
             }
             let shared = is_shared(&self.config, &running.config);
-            running.state = match (self.opener)(&running.config, shared, &self.arena, workers) {
+            let sized = mtu::sized(&self.config, &running.config);
+            running.state = match (self.opener)(&sized, shared, &self.arena, workers) {
                 Ok(port) => {
                     up.push(name.clone());
                     PortState::Open(port)

@@ -285,7 +285,7 @@ fn mask_of(place: Place) -> crate::flow::key::KeyMask {
     }
 }
 
-fn kind(kind: TunnelKind) -> Kind {
+pub(super) fn kind(kind: TunnelKind) -> Kind {
     match kind {
         TunnelKind::Vxlan => Kind::Vxlan,
         TunnelKind::Nvgre => Kind::Nvgre,

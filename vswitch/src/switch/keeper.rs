@@ -16,7 +16,7 @@ use pmd::Fate;
 use super::apply::has_the_device;
 use super::attempts::Attempt;
 use super::ports::{PortState, Running};
-use super::{State, Switch};
+use super::{State, Switch, mtu};
 use crate::config::diff::is_shared;
 use crate::tables::fdb::Kind;
 use crate::worker::Event;
@@ -120,7 +120,8 @@ impl State {
             if port.open().is_none() && port.backoff.is_due(now_ns) {
                 let (opener, arena) = (self.opener.clone(), self.arena.clone());
                 let shared = is_shared(&self.config, &port.config);
-                let open = move |config: &_| opener(config, shared, &arena, workers);
+                let sized = mtu::sized(&self.config, &port.config);
+                let open = move |_: &_| opener(&sized, shared, &arena, workers);
                 self.attempts.begin(&port.config, Box::new(open));
             }
         }

@@ -13,6 +13,7 @@ mod events;
 mod keeper;
 mod kernel;
 mod loaded;
+mod mtu;
 mod neighbours;
 mod placement;
 mod ports;

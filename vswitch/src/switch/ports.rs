@@ -132,7 +132,7 @@ fn settings(port: &schema::Port, endpoint: &schema::Endpoint) -> Settings {
     Settings {
         ifname: endpoint.ifname.to_string(),
         mac: Some(mac),
-        mtu: endpoint.mtu.into(),
+        mtu: endpoint.mtu.unwrap_or(schema::Endpoint::MTU).into(),
         addresses: endpoint
             .addresses
             .iter()

@@ -201,6 +201,10 @@ impl State {
             }
         }
         if changed {
+            for uplink in shared(&self.config).filter_map(|underlay| self.ports.get(&underlay.port)?.open()) {
+                // What a way takes may have changed with its device, at which the port looks.
+                let _ = uplink.link();
+            }
             self.publish_paths();
         }
     }
@@ -214,14 +218,20 @@ impl State {
         for (seat, station) in wanted {
             match self.reach.stations.get_mut(&station.name) {
                 Some(plugged) if plugged.station == station => {}
+                // Its port takes no longer frames than it was made for.
+                Some(plugged) if plugged.station.mtu != station.mtu => {
+                    let index = plugged.index;
+                    self.crew.retire(&[index]);
+                    self.reach.stations.remove(&station.name);
+                    self.plug(seat, station, index, &mut settled);
+                }
                 Some(plugged) => {
                     self.reach.agent.change(station.clone());
                     plugged.station = station;
                 }
                 None => {
-                    if let Err(error) = self.plug(seat, station, &mut settled) {
-                        eprintln!("vswitchd: a station of the switch itself: {error}");
-                    }
+                    let index = self.free_index();
+                    self.plug(seat, station, index, &mut settled);
                 }
             }
         }
@@ -343,11 +353,16 @@ impl State {
         }
     }
 
-    fn plug(&mut self, seat: Seat, station: Station, settled: &mut Settled) -> io::Result<()> {
+    /// Plugs a station in, by a port of this index.
+    fn plug(&mut self, seat: Seat, station: Station, index: u16, settled: &mut Settled) {
         let settings =
             local::Settings { mac: station.mac, mtu: station.mtu, capacity: WAITING, tx_queues: 1 };
-        let (mut port, end) = local::open(settings, self.reach.agent.bell())?;
-        let index = self.free_index();
+        let (mut port, end) = match local::open(settings, self.reach.agent.bell()) {
+            Ok(open) => open,
+            Err(error) => {
+                return eprintln!("vswitchd: {}: a port of the switch itself: {error}", station.name);
+            }
+        };
         let shared = port.take_tx().into_iter().next().map(|tx| Arc::new(Mutex::new(tx)));
         for worker in 0..self.crew.members().len() {
             if let Some(tx) = &shared {
@@ -359,7 +374,6 @@ impl State {
         self.reach.agent.add(station.clone(), end);
         let plugged = Plugged { seat, station, index, port };
         self.reach.stations.insert(plugged.station.name.clone(), plugged);
-        Ok(())
     }
 
     /// The stations that the desired state has.

@@ -92,8 +92,10 @@ fn check_endpoint(endpoint: &Endpoint, report: &mut Report<'_>) {
     /// RFC 8200 section 5: IPv6 needs links of at least this MTU.
     const IPV6_LEAST_MTU: u16 = 1280;
     check_addresses(&endpoint.addresses, report);
-    if endpoint.mtu < IPV6_LEAST_MTU && endpoint.addresses.iter().any(|prefix| prefix.address().is_ipv6()) {
-        let message = format!("`mtu = {}` is too small for the IPv6 address of the port", endpoint.mtu);
+    if let Some(mtu) = endpoint.mtu.filter(|mtu| *mtu < IPV6_LEAST_MTU)
+        && endpoint.addresses.iter().any(|prefix| prefix.address().is_ipv6())
+    {
+        let message = format!("`mtu = {mtu}` is too small for the IPv6 address of the port");
         report("mtu", message, Some(format!("IPv6 needs {IPV6_LEAST_MTU} at least")));
     }
     let mut families = HashSet::new();
