@@ -227,7 +227,7 @@ fn members_of_overlays() {
         reason: None,
         mtu: Some(1500),
         mac: None,
-        bfd: None,
+        bfd: Some(BfdRow { state: "up".to_owned(), sent: 1, received: 1, refused: 0, downs: 0 }),
         rx_frames: 0,
         tx_frames: 0,
         drops: 0,

@@ -20,7 +20,7 @@ pub struct Event {
     pub number: u64,
     /// When, in UTC: `2026-01-31T12:00:00.250Z`.
     pub time: String,
-    /// What: `duplicate-ip` is the only kind so far.
+    /// What: `duplicate-ip`, `bfd-down`, `bfd-up`.
     pub kind: String,
     /// Which objects it is about, as errors name them: `neighbour 10.1.0.11`, `port "web1"`.
     pub objects: Vec<String>,

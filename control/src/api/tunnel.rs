@@ -46,14 +46,29 @@ pub struct RemoteRow {
     pub mtu: Option<u16>,
     /// The next hop's address on the link.
     pub mac: Option<MacAddress>,
-    /// The state of BFD: `down`, `init`, `up`; null where it is not configured.
-    pub bfd: Option<String>,
+    /// Its BFD session; null where there is none.
+    pub bfd: Option<BfdRow>,
     /// Frames received from it, as they are inside.
     pub rx_frames: u64,
     /// Frames sent to it.
     pub tx_frames: u64,
     /// Frames from or to it that were dropped.
     pub drops: u64,
+}
+
+/// A BFD session with a remote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BfdRow {
+    /// `down`, `init` (the remote is heard and does not hear us), `up`.
+    pub state: String,
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets received.
+    pub received: u64,
+    /// Packets from there that break a rule or belong to no session.
+    pub refused: u64,
+    /// How often it went down.
+    pub downs: u64,
 }
 
 /// `tunnel.show`: everything about one tunnel.

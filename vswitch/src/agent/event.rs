@@ -4,6 +4,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::bfd::{Diagnostic, State};
+use super::liveness::Liveness;
+
 /// How a remote is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
@@ -34,6 +37,8 @@ pub enum Reason {
     Elsewhere(IpAddr),
     /// Somebody else has this UDP port of the host.
     PortTaken(u16),
+    /// Its BFD session is in this state, since that happened.
+    NotAlive(State, Diagnostic),
     /// There is no such station, or no more.
     NoStation,
 }
@@ -55,6 +60,8 @@ impl fmt::Display for Reason {
                 write!(f, "the host's route to {remote} leads through another device than the underlay's")
             }
             Reason::PortTaken(port) => write!(f, "somebody else has UDP port {port} of the host"),
+            Reason::NotAlive(State::Init, _) => f.write_str("BFD: the other end does not hear us"),
+            Reason::NotAlive(_, diagnostic) => write!(f, "BFD: {diagnostic}"),
             Reason::NoStation => f.write_str("the underlay is not there"),
         }
     }
@@ -91,6 +98,13 @@ pub enum Event {
     Path(PathChange),
     /// What is too big for it.
     PathMtu(PathMtu),
+    /// A BFD session is not as it was.
+    Liveness {
+        /// The station's name.
+        station: Arc<str>,
+        /// What it is now.
+        liveness: Liveness,
+    },
     /// Somebody else uses an address of ours.
     Duplicate {
         /// The station's name.

@@ -1,5 +1,5 @@
-//! The frames that a station understands, read and written: ARP, neighbour discovery, echo, and errors that say
-//! "too big".
+//! The frames that a station understands, read and written: ARP, neighbour discovery, echo, errors that say
+//! "too big", and control packets of BFD.
 //!
 //! Headers are smoltcp's. What does not concern a station, or breaks a rule of its protocol, is not heard at all.
 
@@ -9,8 +9,10 @@ use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr,
     IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, NdiscNeighborFlags, NdiscRepr,
-    RawHardwareAddress,
+    RawHardwareAddress, UdpPacket, UdpRepr,
 };
+
+use super::liveness::{Arrival, NEVER_FORWARDED};
 
 const ARP: u16 = 0x0806;
 const IPV4: u16 = 0x0800;
@@ -24,9 +26,6 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// Bytes of the shortest frame that Ethernet knows, FCS not counted (IEEE 802.3).
 const SHORTEST: usize = 60;
-
-/// The hop limit of neighbour discovery: nobody forwarded it (RFC 4861, 7.1).
-const NEVER_FORWARDED: u8 = 255;
 
 /// The TTL of echoes.
 const TTL: u8 = 64;
@@ -42,8 +41,21 @@ pub(crate) enum Heard<'f> {
     Advertisement { target: Ipv6Addr, mac: Option<[u8; 6]>, solicited: bool, overriding: bool, router: bool },
     /// A ping, or its answer.
     Echo { request: bool, from: IpAddr, to: IpAddr, ident: u16, sequence: u16, data: &'f [u8] },
+    /// A packet of a BFD session.
+    Control(Arrival<'f>),
     /// A packet of ours was too big for a router on its way.
     TooBig { to: IpAddr, mtu: u32, quoted: &'f [u8] },
+}
+
+/// Ports of BFD: between neighbours (RFC 5881, 4) and over routers (RFC 5883, 5).
+pub(crate) const CONTROL: [u16; 2] = [3784, 4784];
+
+/// Where ports begin that sessions send from (RFC 5881, 4).
+const CONTROL_FROM: u16 = 49_152;
+
+/// The port that the packets of BFD session `number` come from.
+pub(crate) fn control_source(number: u32) -> u16 {
+    CONTROL_FROM + (number % u32::from(u16::MAX - CONTROL_FROM)) as u16
 }
 
 /// Whether one station can have this address.
@@ -114,6 +126,9 @@ fn read_ipv4(payload: &[u8]) -> Option<Heard<'_>> {
     let capabilities = ChecksumCapabilities::default();
     let header = Ipv4Repr::parse(&packet, &capabilities).ok()?;
     let (from, to) = (header.src_addr, header.dst_addr);
+    if header.next_header == IpProtocol::Udp {
+        return read_control((from.into(), to.into()), header.hop_limit, packet.payload());
+    }
     if header.next_header != IpProtocol::Icmp || !is_sender(from.into()) {
         return None;
     }
@@ -151,6 +166,9 @@ pub(crate) fn read_ipv6(payload: &[u8], sender: [u8; 6], group: bool) -> Option<
     let packet = Ipv6Packet::new_checked(payload).ok()?;
     let header = Ipv6Repr::parse(&packet).ok()?;
     let (from, to) = (header.src_addr, header.dst_addr);
+    if header.next_header == IpProtocol::Udp && !group {
+        return read_control((from.into(), to.into()), header.hop_limit, packet.payload());
+    }
     if header.next_header != IpProtocol::Icmpv6 || from.is_multicast() {
         return None;
     }
@@ -162,6 +180,7 @@ pub(crate) fn read_ipv6(payload: &[u8], sender: [u8; 6], group: bool) -> Option<
     let said = Icmpv6Repr::parse(&from, &to, &icmp, &ChecksumCapabilities::default()).ok()?;
     let (request, ident, sequence, data) = match said {
         Icmpv6Repr::Ndisc(said) => {
+            // RFC 4861, 7.1.
             return if header.hop_limit == NEVER_FORWARDED {
                 read_discovery(said, from, to, sender)
             } else {
@@ -180,6 +199,13 @@ pub(crate) fn read_ipv6(payload: &[u8], sender: [u8; 6], group: bool) -> Option<
         sequence,
         data,
     })
+}
+
+fn read_control((from, to): (IpAddr, IpAddr), ttl: u8, udp: &[u8]) -> Option<Heard<'_>> {
+    let packet = UdpPacket::new_checked(udp).ok()?;
+    UdpRepr::parse(&packet, &from.into(), &to.into(), &ChecksumCapabilities::default()).ok()?;
+    let is_direct = CONTROL.iter().position(|port| *port == packet.dst_port())? == 0;
+    Some(Heard::Control(Arrival { from, to, is_direct, ttl, packet: packet.payload() }))
 }
 
 fn read_discovery<'f>(
@@ -362,6 +388,44 @@ impl Writer {
                     false => Icmpv6Repr::EchoReply { ident, seq_no, data },
                 };
                 Some(self.icmpv6(mac, from, to, TTL, said))
+            }
+            _ => None,
+        }
+    }
+
+    /// A packet of BFD session `number`, to a neighbour or over routers. `None` if the addresses are of two kinds.
+    pub(super) fn control(
+        &self,
+        mac: [u8; 6],
+        (from, to): (IpAddr, IpAddr),
+        is_direct: bool,
+        number: u32,
+        packet: &[u8],
+    ) -> Option<Vec<u8>> {
+        let ports = UdpRepr { src_port: control_source(number), dst_port: CONTROL[usize::from(!is_direct)] };
+        let (next_header, payload_len) = (IpProtocol::Udp, ports.header_len() + packet.len());
+        // RFC 5881, 5: who hears it knows by this that nobody forwarded it.
+        let hop_limit = NEVER_FORWARDED;
+        let capabilities = ChecksumCapabilities::default();
+        let emit = |bytes: &mut [u8]| {
+            let mut udp = UdpPacket::new_unchecked(bytes);
+            let fill = |payload: &mut [u8]| payload.copy_from_slice(packet);
+            ports.emit(&mut udp, &from.into(), &to.into(), packet.len(), fill, &capabilities);
+        };
+        match (from, to) {
+            (IpAddr::V4(src_addr), IpAddr::V4(dst_addr)) => {
+                let header = Ipv4Repr { src_addr, dst_addr, next_header, payload_len, hop_limit };
+                Some(self.frame(mac, IPV4, header.buffer_len() + payload_len, |bytes| {
+                    header.emit(&mut Ipv4Packet::new_unchecked(&mut *bytes), &capabilities);
+                    emit(&mut bytes[header.buffer_len()..]);
+                }))
+            }
+            (IpAddr::V6(src_addr), IpAddr::V6(dst_addr)) => {
+                let header = Ipv6Repr { src_addr, dst_addr, next_header, payload_len, hop_limit };
+                Some(self.frame(mac, IPV6, header.buffer_len() + payload_len, |bytes| {
+                    header.emit(&mut Ipv6Packet::new_unchecked(&mut *bytes));
+                    emit(&mut bytes[header.buffer_len()..]);
+                }))
             }
             _ => None,
         }

@@ -13,15 +13,20 @@
 //! Stations have no smoltcp interface, only its wire formats: an interface keeps neighbours of its own, of a fixed
 //! small number, to answer whom it need not know, and says "unreachable" about frames that are not its own.
 
+mod bfd;
 mod event;
 pub(crate) mod frame;
+pub(crate) mod liveness;
 pub(crate) mod path_mtu;
 pub(crate) mod ping;
 mod resolver;
 pub mod routes;
 mod station;
 
+pub use bfd::{Diagnostic, Packets, State, Timing};
 pub use event::{Event, Path, PathChange, PathMtu, Reason};
+pub(crate) use frame::CONTROL as BFD_PORTS;
+pub use liveness::{Ends, Liveness};
 pub use ping::PingError;
 pub use resolver::Standing;
 pub use station::{Counters, Station};
@@ -53,6 +58,8 @@ pub struct Report {
     pub name: Arc<str>,
     /// The neighbours through whom remotes are reached, by address.
     pub neighbours: Vec<(IpAddr, Standing)>,
+    /// Its BFD sessions, by remote.
+    pub liveness: Vec<Liveness>,
     /// What it did.
     pub counters: Counters,
 }
@@ -63,6 +70,7 @@ enum Command {
     Remove(Arc<str>),
     Want(Arc<str>, IpAddr),
     Unwant(Arc<str>, IpAddr),
+    Watch(Arc<str>, Ends, Option<Timing>),
     Ping { station: Arc<str>, remote: IpAddr, size: usize, timeout: Duration, answer: Sender<Answer> },
     Report(Sender<Vec<Report>>),
     Stop,
@@ -124,6 +132,7 @@ impl Agent {
             seats: Vec::new(),
             pings: HashMap::new(),
             next_ping: 1 << 16,
+            last_session: 0,
             frame: Vec::new(),
         };
         let thread = std::thread::Builder::new().name("agent".into()).spawn(move || thread.run())?;
@@ -158,6 +167,11 @@ impl Agent {
     /// Ends that.
     pub fn unwant(&self, station: &str, remote: IpAddr) {
         self.command(Command::Unwant(station.into(), remote));
+    }
+
+    /// Has a station watch by BFD whether a remote is there, and tell when that changes; `None` ends it.
+    pub fn watch(&self, station: &str, ends: Ends, timing: Option<Timing>) {
+        self.command(Command::Watch(station.into(), ends, timing));
     }
 
     /// Who pings.
@@ -207,6 +221,8 @@ struct Thread {
     /// Who waits for the answers to pings.
     pings: HashMap<u32, Sender<Answer>>,
     next_ping: u32,
+    /// The discriminator of the last BFD session.
+    last_session: u32,
     frame: Vec<u8>,
 }
 
@@ -243,7 +259,7 @@ impl Thread {
         }
         let now_ns = self.clock.now_ns();
         if seat.core.due_ns() <= now_ns {
-            seat.core.tick(now_ns, &mut out);
+            seat.core.poll(now_ns, &mut out);
         }
         let due_ns = seat.core.due_ns();
         self.put_out(at, out);
@@ -267,6 +283,11 @@ impl Thread {
             }
             Command::Unwant(name, remote) => {
                 self.with(&name, |core, _| core.unwant(remote, now_ns));
+            }
+            Command::Watch(name, ends, timing) => {
+                self.last_session = self.last_session.wrapping_add(1).max(1);
+                let session = (ends, self.last_session);
+                self.with(&name, |core, out| core.watch(session, timing, now_ns, out));
             }
             Command::Ping { station, remote, size, timeout, answer } => {
                 self.next_ping = self.next_ping.wrapping_add(1);
@@ -346,6 +367,7 @@ impl Thread {
             .map(|Seat { name, core, .. }| Report {
                 name: name.clone(),
                 neighbours: core.neighbours(),
+                liveness: core.liveness(),
                 counters: core.counters(),
             })
             .collect();
@@ -396,7 +418,8 @@ mod tests {
                 let items: Vec<_> = (0..batch.len()).map(|i| TxItem::whole(&batch, i, true)).collect();
                 if !items.is_empty() {
                     let mut burst = Burst::new(&mut batch, &items, &prefixes, Features::NONE);
-                    assert_eq!(tx.transmit(&mut burst, &mut pool).sent as usize, items.len());
+                    // What goes to a station that is not there any more is lost.
+                    tx.transmit(&mut burst, &mut pool);
                 }
             }
             thread::yield_now();
@@ -440,12 +463,28 @@ mod tests {
         assert_eq!(reports[0].neighbours, [(remote, Standing::Usable(path.next_hop_mac))]);
         assert_eq!((reports[1].counters.echoes, reports[1].counters.unsent), (1, 0));
 
+        let with = |remote| Ends { local: None, remote };
+        agent.watch("a", with(remote), Some(Timing::default()));
+        agent.watch("b", with([10, 0, 0, 1].into()), Some(Timing::default()));
+        let mut up = Vec::new();
+        while up.len() < 2 {
+            let event = events.recv_timeout(WAIT).unwrap();
+            let Event::Liveness { station, liveness } = event else { panic!("{event:?}") };
+            up.extend(liveness.is_alive.then_some(station));
+        }
+        agent.remove("b");
+        let event = events.recv_timeout(WAIT).unwrap();
+        let Event::Liveness { station, liveness } = event else { panic!("{event:?}") };
+        let news = (&*station, liveness.state, liveness.diagnostic, liveness.is_alive);
+        assert_eq!(news, ("a", State::Down, Diagnostic::Expired, false));
+        assert_eq!(agent.report()[0].liveness[0].packets.downs, 1);
+
         agent.remove("a");
         assert_eq!(next(), ("a".into(), remote, Err(Reason::NoStation)));
         agent.want("a", remote);
         assert_eq!(next(), ("a".into(), remote, Err(Reason::NoStation)));
         assert_eq!(agent.pinger().ping("a", remote, 100, WAIT), Err(Reason::NoStation.into()));
-        assert_eq!(agent.report().len(), 1);
+        assert_eq!(agent.report(), []);
         stop.store(true, Ordering::Relaxed);
         workers.join().unwrap();
         drop(agent);

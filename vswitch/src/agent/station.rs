@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use control::schema::{IpPrefix, Route};
 
+use super::bfd::Timing;
 use super::event::{Event, Path, PathChange, PathMtu, Reason};
 use super::frame::{Heard, Writer, echo_overhead, read};
+use super::liveness::{Ends, Liveness, Sessions, Spoken};
 use super::path_mtu::{self, PathMtus, Quote};
 use super::ping::{Ping, PingError, Pings, Pong};
 use super::resolver::{Neighbour, Probe, Standing, Word};
@@ -102,6 +104,7 @@ pub(super) struct Core {
     wants: HashMap<IpAddr, Option<Result<Path, Reason>>>,
     path_mtus: PathMtus,
     pings: Pings,
+    sessions: Sessions,
     announcements: Vec<Announcement>,
     /// When each address was defended last.
     defended: HashMap<IpAddr, u64>,
@@ -123,6 +126,7 @@ impl Core {
             wants: HashMap::new(),
             path_mtus: PathMtus::default(),
             pings: Pings::default(),
+            sessions: Sessions::default(),
             announcements: Vec::new(),
             defended: HashMap::new(),
             resolutions: Bucket::new(ANSWERS, ANSWERS / 8),
@@ -200,13 +204,44 @@ impl Core {
         }
     }
 
+    /// Watches by BFD whether a remote is there, or does so no more.
+    pub(super) fn watch(
+        &mut self,
+        (ends, discriminator): (Ends, u32),
+        timing: Option<Timing>,
+        now_ns: u64,
+        out: &mut Output,
+    ) {
+        let mut spoken = Spoken::default();
+        match timing {
+            Some(timing) => self.sessions.begin(ends, discriminator, timing, now_ns),
+            // Where no tunnel goes any more, it shall find that nobody is there.
+            None => {
+                spoken.said.extend(self.sessions.end(ends).filter(|_| self.wants.contains_key(&ends.remote)))
+            }
+        }
+        self.speak(spoken, out);
+        self.choose_neighbours(now_ns);
+        self.tick(now_ns, out);
+    }
+
+    /// The BFD sessions.
+    pub(super) fn liveness(&self) -> Vec<Liveness> {
+        self.sessions.report()
+    }
+
     /// The pings that nobody has answered yet.
     pub(super) fn unanswered(&self) -> impl Iterator<Item = u32> + '_ {
         self.pings.numbers()
     }
 
-    /// When [`tick`](Self::tick) has something to do.
+    /// When [`poll`](Self::poll) has something to do.
     pub(super) fn due_ns(&self) -> u64 {
+        self.chores_due_ns().min(self.sessions.due_ns())
+    }
+
+    /// The same, of all that is not BFD.
+    fn chores_due_ns(&self) -> u64 {
         let neighbours = self.neighbours.values().map(Neighbour::due_ns);
         let announcements = self.announcements.iter().map(|announcement| announcement.due_ns);
         neighbours
@@ -218,7 +253,17 @@ impl Core {
     }
 
     /// Does what is due.
-    pub(super) fn tick(&mut self, now_ns: u64, out: &mut Output) {
+    pub(super) fn poll(&mut self, now_ns: u64, out: &mut Output) {
+        let mut spoken = Spoken::default();
+        self.sessions.tick(now_ns, &mut spoken);
+        self.speak(spoken, out);
+        if self.chores_due_ns() <= now_ns {
+            self.tick(now_ns, out);
+        }
+    }
+
+    /// Does what is due, but for BFD, and tells of ways.
+    fn tick(&mut self, now_ns: u64, out: &mut Output) {
         for announcement in &mut self.announcements {
             if announcement.due_ns <= now_ns {
                 out.frames.push(self.writer.announce(announcement.address));
@@ -300,6 +345,14 @@ impl Core {
                 self.end_ping(number, from, now_ns, took, out);
             }
             Heard::Echo { .. } => {}
+            Heard::Control(arrival) => {
+                if self.routes.is_own(arrival.to) {
+                    let mut spoken = Spoken::default();
+                    let is_neighbour = self.is_neighbour(arrival.from);
+                    self.sessions.receive(&arrival, is_neighbour, now_ns, &mut spoken);
+                    self.speak(spoken, out);
+                }
+            }
             Heard::TooBig { to, mtu, quoted } => {
                 let believed = self.routes.is_own(to) && self.errors.take(now_ns);
                 if !(believed && self.too_big(mtu, quoted, now_ns, out).is_some()) {
@@ -421,6 +474,25 @@ impl Core {
         }
     }
 
+    /// Whether nobody has to forward what goes to an address.
+    fn is_neighbour(&self, address: IpAddr) -> bool {
+        self.routes.hop(address).is_some_and(|hop| hop.next == address)
+    }
+
+    /// Sends what BFD sessions say, and tells of them.
+    fn speak(&self, spoken: Spoken, out: &mut Output) {
+        for said in spoken.said {
+            let remote = said.ends.remote;
+            if let Ok(path) = self.path(remote) {
+                let ends = (said.ends.local.unwrap_or(path.source), remote);
+                let (mac, is_direct) = (path.next_hop_mac, self.is_neighbour(remote));
+                out.frames.extend(self.writer.control(mac, ends, is_direct, said.number, &said.packet));
+            }
+        }
+        let event = |liveness| Event::Liveness { station: self.name.clone(), liveness };
+        out.events.extend(spoken.changed.into_iter().map(event));
+    }
+
     /// Tells of each wanted remote what was not told yet.
     fn tell(&mut self, out: &mut Output) {
         let changed: Vec<_> = (self.wants.iter())
@@ -438,7 +510,7 @@ impl Core {
 
     /// Keeps those neighbours through whom something is to be reached.
     fn choose_neighbours(&mut self, now_ns: u64) {
-        let remotes = self.wants.keys().copied().chain(self.pings.remotes());
+        let remotes = self.wants.keys().copied().chain(self.pings.remotes()).chain(self.sessions.remotes());
         let hops: HashMap<IpAddr, Neighbour> = (remotes.filter(|remote| !self.routes.is_own(*remote)))
             .filter_map(|remote| Some(self.routes.hop(remote)?.next))
             .map(|next| {

@@ -9,6 +9,7 @@ use pmd::{Batch, Checksum, Offload};
 
 use super::address::is_group;
 use super::vlan;
+use crate::agent::BFD_PORTS as BFD;
 use crate::flow::headers::{Depth, Network, parse as parse_all};
 use crate::flow::numbers::protocol;
 use crate::overlay::{Ingress, Peer, UnderlayView};
@@ -57,7 +58,7 @@ pub fn admit(
     Ok(Admitted::Inner(Ingress { rx, port: remote, overlay }))
 }
 
-/// Not a tunnel's: the switch may be meant, which speaks ARP, neighbour discovery and ping.
+/// Not a tunnel's: the switch may be meant, which speaks ARP, neighbour discovery, ping and BFD.
 #[cold]
 fn pass(underlay: &UnderlayView, head: &[u8], len: usize) -> Result<Admitted, DropReason> {
     let headers = parse_all(head, len, Depth::L4).map_err(DropReason::Malformed)?;
@@ -65,8 +66,11 @@ fn pass(underlay: &UnderlayView, head: &[u8], len: usize) -> Result<Admitted, Dr
     if vlan::tag(link) != underlay.vlan {
         return Err(DropReason::UnderlayVlan);
     }
-    let is_spoken =
-        headers.network == Network::Arp || matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6);
+    let is_spoken = match headers.protocol {
+        protocol::ICMP | protocol::ICMPV6 => true,
+        protocol::UDP => BFD.contains(&headers.dst_port),
+        _ => headers.network == Network::Arp,
+    };
     match underlay.agent {
         Some(agent) if is_spoken && (link.dst == underlay.mac || is_group(link.dst)) => {
             Ok(Admitted::Pass(agent))

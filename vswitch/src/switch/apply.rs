@@ -508,7 +508,12 @@ fn check_overlays(wanted: &Config) -> Result<(), ApplyError> {
         return Err(limit("bridges", cause, "give fewer VLANs a VNI"));
     }
     for tunnel in &wanted.tunnels {
-        let missing = [("gbp", tunnel.gbp), ("bfd", tunnel.bfd), ("group", tunnel.group.is_some())];
+        let is_shared = wanted
+            .underlays
+            .iter()
+            .any(|underlay| underlay.name == tunnel.underlay && underlay.is_shared(wanted));
+        let missing =
+            [("gbp", tunnel.gbp), ("bfd", tunnel.bfd && is_shared), ("group", tunnel.group.is_some())];
         if let Some((key, _)) = missing.into_iter().find(|(_, is_set)| *is_set) {
             let cause = format!("`{key}` is a setting that this version of the switch cannot carry out yet");
             return Err(limit(&format!("tunnel \"{}\"", tunnel.name), cause, format!("leave `{key}` out")));

@@ -93,6 +93,12 @@ impl State {
         }
     }
 
+    /// How frames of a tunnel get to a remote now.
+    pub(super) fn way(&self, underlay: &Underlay, tunnel: &Tunnel, remote: IpAddr) -> Result<Path, Reason> {
+        let path = self.path(underlay, remote)?;
+        self.reach.fault(tunnel, remote).map_or(Ok(path), Err)
+    }
+
     /// Our address, as a remote knows us.
     fn local(&self, underlay: &Underlay, tunnel: &Tunnel, remote: IpAddr) -> Option<IpAddr> {
         if underlay.is_shared(&self.config) {
@@ -230,7 +236,7 @@ impl State {
     ) -> Option<RemoteView> {
         let local = self.local(underlay, tunnel, remote)?;
         let kind = kind(tunnel.kind);
-        let path = self.path(underlay, remote).ok();
+        let path = self.way(underlay, tunnel, remote).ok();
         let template = path.and_then(|path| {
             Template::new(&Setup {
                 kind,

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::SystemTime;
 
-use control::schema::{BridgeName, Config, PortKind, TunnelName, Underlay, UnderlayName};
+use control::schema::{BridgeName, Config, PortKind, Tunnel, TunnelName, Underlay, UnderlayName};
 use hashbrown::HashMap;
 use pmd::clock::Clock;
 use pmd::local::{self, LocalPort};
@@ -21,7 +21,7 @@ use pmd::{Port, RxQueue};
 use super::kernel::{self, Kernel, Place, Wants};
 use super::ports::stable_mac;
 use super::{ApplyError, Cause, State, Switch};
-use crate::agent::{Agent, Event, Path, Pinger, Reason, Station};
+use crate::agent::{Agent, Ends, Event, Liveness, Path, Pinger, Reason, Station, Timing};
 use crate::telemetry::counters::PortTotals;
 use crate::worker::mailbox::Command;
 use crate::worker::outlet::Tx;
@@ -80,6 +80,8 @@ pub(super) struct Reach {
     remotes: BTreeMap<(TunnelName, IpAddr), Numbered>,
     /// What the agent said last of a remote, by the station that it is reached from.
     paths: HashMap<(Arc<str>, IpAddr), Result<Path, Reason>>,
+    /// The same of a BFD session; `None`: nothing yet.
+    liveness: HashMap<(Arc<str>, Ends), Option<Liveness>>,
 }
 
 impl Reach {
@@ -99,6 +101,7 @@ impl Reach {
             bound: BTreeMap::new(),
             remotes: BTreeMap::new(),
             paths: HashMap::new(),
+            liveness: HashMap::new(),
         };
         Ok((reach, events))
     }
@@ -132,6 +135,24 @@ impl Reach {
     pub(super) fn path(&self, underlay: &UnderlayName, remote: IpAddr) -> Result<Path, Reason> {
         let station = Seat::Underlay(underlay.clone()).station_name();
         self.paths.get(&(station, remote)).copied().unwrap_or(Err(Reason::NoStation))
+    }
+
+    /// Why nothing shall be sent to a remote of a tunnel although there is a way: by what BFD has found.
+    pub(super) fn fault(&self, tunnel: &Tunnel, remote: IpAddr) -> Option<Reason> {
+        let ends = Ends { local: tunnel.local, remote };
+        let station = Seat::Underlay(tunnel.underlay.clone()).station_name();
+        match self.liveness.get(&(station, ends)).filter(|_| tunnel.bfd)? {
+            Some(liveness) if liveness.is_alive => None,
+            Some(liveness) => Some(Reason::NotAlive(liveness.state, liveness.diagnostic)),
+            None => Some(Reason::NotAlive(Default::default(), Default::default())),
+        }
+    }
+
+    /// The BFD sessions of an underlay, as they are now.
+    pub(super) fn sessions(&self, underlay: &UnderlayName) -> Vec<Liveness> {
+        let station = Seat::Underlay(underlay.clone()).station_name();
+        let report = self.agent.report().into_iter().find(|report| report.name == station);
+        report.map_or_else(Vec::new, |report| report.liveness)
     }
 
     /// The UDP port that an underlay needs and somebody else has.
@@ -190,6 +211,7 @@ impl State {
                 }
                 // The path changes with it, of which the agent tells, too.
                 Event::PathMtu(_) => {}
+                Event::Liveness { station, liveness } => changed |= self.hear_of_session(station, liveness),
                 Event::Duplicate { station, address, mac } => {
                     let objects = vec![
                         format!("neighbour {address}"),
@@ -207,6 +229,21 @@ impl State {
             }
             self.publish_paths();
         }
+    }
+
+    /// Takes in what is new of a BFD session; gives whether that changes where frames go.
+    fn hear_of_session(&mut self, station: Arc<str>, liveness: Liveness) -> bool {
+        let remote = liveness.ends.remote;
+        let objects = vec![format!("remote {remote}"), station.to_string()];
+        // Of one that is not watched any more there may be a late word.
+        let Some(known) = self.reach.liveness.get_mut(&(station, liveness.ends)) else { return false };
+        let was_alive = known.replace(liveness).is_some_and(|known| known.is_alive);
+        if was_alive == liveness.is_alive {
+            return false;
+        }
+        let kind = if liveness.is_alive { "bfd-up" } else { "bfd-down" };
+        self.events.note(SystemTime::now(), kind, objects);
+        true
     }
 
     /// Plugs in the stations that there shall be, unplugs others, and numbers the remotes. Gives rx queues to be
@@ -346,6 +383,7 @@ impl State {
         for name in gone {
             self.reach.agent.remove(&name);
             self.reach.paths.retain(|(station, _), _| *station != name);
+            self.reach.liveness.retain(|(station, _), _| *station != name);
             if let Some(plugged) = self.reach.stations.remove(&name) {
                 self.crew.retire(&[plugged.index]);
                 settled.gone.push(plugged.index);
@@ -456,6 +494,17 @@ impl State {
                 reach.agent.want(name, *remote);
                 reach.paths.insert((name.clone(), *remote), Err(Reason::Asking(*remote)));
             }
+            let watched = sessions(&self.tunnels, underlay);
+            let known = reach.liveness.keys().filter(|(station, _)| station == name).map(|(_, ends)| *ends);
+            let known: HashSet<Ends> = known.collect();
+            for ends in known.difference(&watched) {
+                reach.agent.watch(name, *ends, None);
+                reach.liveness.remove(&(name.clone(), *ends));
+            }
+            for ends in watched.difference(&known) {
+                reach.agent.watch(name, *ends, Some(Timing::default()));
+                reach.liveness.insert((name.clone(), *ends), None);
+            }
         }
     }
 
@@ -465,6 +514,16 @@ impl State {
         let taken: HashSet<u16> = ports.chain(self.reach.stations().map(|plugged| plugged.index)).collect();
         (0..self.limits.ports as u16).find(|index| !taken.contains(index)).unwrap_or(0)
     }
+}
+
+/// The BFD sessions that tunnels over an underlay want; those between the same two addresses share one.
+fn sessions(tunnels: &[Tunnel], underlay: &UnderlayName) -> HashSet<Ends> {
+    let watched = tunnels.iter().filter(|tunnel| tunnel.underlay == *underlay && tunnel.bfd);
+    let ends = |tunnel: &'_ Tunnel| {
+        let local = tunnel.local;
+        tunnel.remotes.clone().into_iter().map(move |remote| Ends { local, remote })
+    };
+    watched.flat_map(ends).collect()
 }
 
 /// A UDP port of a namespace.

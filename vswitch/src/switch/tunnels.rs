@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::api::{DropCount, Pinged, RemoteRow, TunnelDetail, TunnelRow, UpDown, VniRow};
+use control::api::{BfdRow, DropCount, Pinged, RemoteRow, TunnelDetail, TunnelRow, UpDown, VniRow};
 use control::schema::{BridgeName, Tunnel, TunnelName, Underlay};
 use hashbrown::HashMap;
 
 use super::report::reasons;
 use super::{State, Switch};
-use crate::agent::{Path, PingError, Pinger, Reason};
+use crate::agent::{Ends, Liveness, Packets, Path, PingError, Pinger, Reason};
 use crate::telemetry::counters::PortTotals;
 
 /// How long a remote has to answer.
@@ -129,6 +129,12 @@ impl Asker {
     }
 }
 
+/// A BFD session, for the API.
+fn bfd_row(session: &Liveness) -> BfdRow {
+    let Packets { sent, received, refused, downs } = session.packets;
+    BfdRow { state: session.state.to_string(), sent, received, refused, downs }
+}
+
 impl State {
     fn asker(&self, tunnel: &Tunnel, underlay: &Underlay) -> Asker {
         match super::reach::place(&self.config, underlay).filter(|_| underlay.is_shared(&self.config)) {
@@ -141,8 +147,12 @@ impl State {
     }
 
     fn tunnel_row(&self, tunnel: &Tunnel) -> TunnelRow {
-        let remotes: Vec<RemoteRow> =
-            tunnel.remotes.iter().map(|remote| self.remote_row(tunnel, *remote)).collect();
+        let sessions = if tunnel.bfd { self.reach.sessions(&tunnel.underlay) } else { Vec::new() };
+        let row = |remote: &IpAddr| {
+            let ends = Ends { local: tunnel.local, remote: *remote };
+            self.remote_row(tunnel, *remote, sessions.iter().find(|session| session.ends == ends))
+        };
+        let remotes: Vec<RemoteRow> = tunnel.remotes.iter().map(row).collect();
         let is_up = remotes.iter().any(|remote| remote.state == UpDown::Up);
         let reason = match remotes.first() {
             _ if is_up => None,
@@ -161,14 +171,14 @@ impl State {
         }
     }
 
-    fn remote_row(&self, tunnel: &Tunnel, remote: IpAddr) -> RemoteRow {
+    fn remote_row(&self, tunnel: &Tunnel, remote: IpAddr, session: Option<&Liveness>) -> RemoteRow {
         let totals = self.remote_totals(&tunnel.name, remote);
         let underlay = self.config.underlays.iter().find(|underlay| underlay.name == tunnel.underlay);
         let port = underlay.and_then(|underlay| self.ports.get(&underlay.port));
         let path = match port {
             Some(port) if port.open().is_none() => Err(format!("port \"{}\" is down", port.config.name)),
             _ => underlay
-                .map_or(Err(Reason::NoStation), |underlay| self.path(underlay, remote))
+                .map_or(Err(Reason::NoStation), |underlay| self.way(underlay, tunnel, remote))
                 .map_err(|reason: Reason| reason.to_string()),
         };
         RemoteRow {
@@ -177,7 +187,7 @@ impl State {
             reason: path.as_ref().err().cloned(),
             mtu: path.as_ref().ok().and_then(|path| u16::try_from(path.mtu).ok()),
             mac: path.as_ref().ok().map(|path| path.next_hop_mac.into()),
-            bfd: None,
+            bfd: session.map(bfd_row),
             rx_frames: totals.rx_frames,
             tx_frames: totals.tx_frames,
             drops: totals.dropped(),

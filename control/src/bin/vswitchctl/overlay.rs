@@ -105,7 +105,11 @@ fn remote_line(remote: &RemoteRow) -> String {
         line.push_str(&format!(", MTU {mtu}"));
     }
     if let Some(bfd) = &remote.bfd {
-        line.push_str(&format!(", BFD {}", printable(bfd)));
+        let BfdRow { state, sent, received, refused, downs } = bfd;
+        let state = printable(state);
+        line.push_str(&format!(
+            ", BFD {state} ({sent} sent, {received} received, {refused} refused, {downs} downs)"
+        ));
     }
     line.push_str(&format!(
         "; {} received, {} sent, {} dropped",

@@ -94,7 +94,7 @@ impl Wire {
             let due = self.cores.iter().map(Core::due_ns).min().unwrap_or(u64::MAX);
             self.now_ns = due.clamp(self.now_ns, end);
             for at in 0..self.cores.len() {
-                self.call(at, |core, now_ns, out| core.tick(now_ns, out));
+                self.call(at, |core, now_ns, out| core.poll(now_ns, out));
             }
             if due >= end {
                 self.now_ns = end;
@@ -112,6 +112,14 @@ impl Wire {
             Event::Path(PathChange { path: Err(reason), .. }) => reason.to_string(),
             Event::PathMtu(PathMtu { remote, mtu, quoted, .. }) => {
                 format!("{remote} takes {mtu}: {}", quoted.len())
+            }
+            Event::Liveness { liveness: Liveness { ends, state, diagnostic, is_alive, .. }, .. } => {
+                let remote = ends.remote;
+                if is_alive {
+                    format!("{remote} is {state}")
+                } else {
+                    format!("{remote} is {state}: {diagnostic}")
+                }
             }
             Event::Duplicate { address, mac, .. } => format!("{address} is at {:x}, too", mac[5]),
         };
@@ -405,6 +413,85 @@ fn an_error_about_a_ping_ends_it() {
     wire.put(0, &error);
     let expected = "too big for a network on the way, which takes 1400 bytes";
     assert_eq!(wire.pongs(0), [(0x12b5_05c8, Err(expected.into()))]);
+}
+
+fn with(remote: &str) -> Ends {
+    Ends { local: None, remote: ip(remote) }
+}
+
+#[test]
+fn remotes_are_watched_next_to_us_and_behind_routers() {
+    let addresses = [
+        ("10.0.0.1/24", "10.0.0.2/24"),
+        ("10.0.0.1/24", "10.9.0.1/24"),
+        ("2001:db8::1/64", "2001:db8::2/64"),
+    ];
+    for (one, two) in addresses {
+        let [remote, own] = [two, one].map(|text| text.split('/').next().unwrap());
+        let routes = [("10.9.0.0/24", "10.0.0.254"), ("10.0.0.0/24", "10.9.0.254")];
+        let make = |mac, own: &str, gateway: &str| station(mac, &[own, gateway], &routes);
+        let mut wire = match two {
+            // Each end is its own gateway, and known to the other by that address.
+            "10.9.0.1/24" => Wire::new([make(A, one, "10.9.0.254/32"), make(B, two, "10.0.0.254/32")]),
+            _ => Wire::new([station(A, &[one], &[]), station(B, &[two], &[])]),
+        };
+        let watch = |wire: &mut Wire, at: usize, remote: &str| {
+            wire.call(at, |core, now_ns, out| {
+                core.watch((with(remote), at as u32 + 1), Some(Timing::default()), now_ns, out);
+            });
+        };
+        watch(&mut wire, 0, remote);
+        wire.pass(10);
+        assert_eq!(wire.told(0), Vec::<String>::new(), "it takes two");
+        watch(&mut wire, 1, own);
+        wire.pass(2);
+        assert_eq!(wire.told(0).last(), Some(&format!("{remote} is up")));
+        assert_eq!(wire.told(1).last(), Some(&format!("{own} is up")));
+        let last = wire.seen.last().unwrap().clone();
+        let port = if two == "10.9.0.1/24" { 4784 } else { 3784 };
+        let read = etherparse::SlicedPacket::from_ethernet(&last).unwrap();
+        let Some(etherparse::TransportSlice::Udp(udp)) = read.transport else { panic!("{last:?}") };
+        assert_eq!((udp.destination_port(), udp.source_port() >= 49_152), (port, true));
+        wire.cut = true;
+        wire.pass(2);
+        let down = format!("{remote} is down: nothing was heard for too long");
+        assert_eq!(wire.told(0), [down]);
+        wire.cut = false;
+        wire.pass(3);
+        assert_eq!(wire.told(0).last(), Some(&format!("{remote} is up")));
+        wire.told(1);
+        // Its remote is gone with the session, and the other end shall notice.
+        wire.call(0, |core, now_ns, out| core.watch((with(remote), 1), None, now_ns, out));
+        wire.pass(2);
+        assert_eq!(wire.told(1), [format!("{own} is down: nothing was heard for too long")]);
+        // The session alone is switched off: that says nothing about the way.
+        watch(&mut wire, 0, remote);
+        wire.want(0, remote);
+        wire.pass(3);
+        wire.told(1);
+        wire.call(0, |core, now_ns, out| core.watch((with(remote), 1), None, now_ns, out));
+        wire.pass(3);
+        assert_eq!(wire.told(1), [format!("{own} is down")]);
+    }
+}
+
+#[test]
+fn a_control_packet_that_was_forwarded_is_no_neighbours() {
+    let mut wire = Wire::new([station(A, &["10.0.0.1/24"], &[])]);
+    wire.call(0, |core, now_ns, out| core.watch((with("10.0.0.2"), 1), Some(Timing::default()), now_ns, out));
+    let theirs = Writer { mac: B, vlan: None };
+    let packet = super::super::bfd::Session::new(9, Timing::default(), 0).tick(0).unwrap();
+    let ends = (ip("10.0.0.2"), ip("10.0.0.1"));
+    let mut forwarded = theirs.control(A, ends, true, 9, &packet).unwrap();
+    forwarded[22] = 254;
+    // One less in the TTL is one more in the checksum.
+    forwarded[24] += 1;
+    wire.put(0, &forwarded);
+    wire.put(0, &theirs.control(A, ends, false, 9, &packet).unwrap());
+    let liveness = wire.cores[0].liveness()[0];
+    assert_eq!((liveness.packets.refused, liveness.packets.received), (2, 0));
+    wire.put(0, &theirs.control(A, ends, true, 9, &packet).unwrap());
+    assert_eq!(wire.cores[0].liveness()[0].packets.received, 1);
 }
 
 #[test]
