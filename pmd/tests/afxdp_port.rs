@@ -6,7 +6,7 @@
 mod lab;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -18,7 +18,7 @@ use pmd::netdev::Settings;
 use pmd::veth::{self, VethConfig, VethPort};
 use pmd::{
     Arena, BATCH, Burst, Checksum, Fate, Features, HugePages, Offload, Port, Prefixes, RxMemory, RxQueue,
-    TxItem, TxQueue, TxReport,
+    Taken, TxItem, TxQueue, TxReport,
 };
 
 /// How long a connection may stand still.
@@ -390,6 +390,72 @@ fn a_device_of_the_host_is_not_taken_by_accident() {
     let missing = port("vxnone", Purpose::Host { exclusive: false }, &arena).err().unwrap().to_string();
     assert!(missing.contains("vxnone") && missing.contains(NEAR), "{missing}");
     assert_eq!(arena.free(), arena.frames(), "a failed opening keeps nothing");
+}
+
+/// An IP packet in a frame, with what stands first behind its header: the ports of UDP.
+fn packet(vlan: Option<u16>, to: IpAddr, protocol: u8, port: u16) -> Vec<u8> {
+    let mut frame = vec![2; 12];
+    frame.extend(vlan.into_iter().flat_map(|vlan| [0x81, 0, (vlan >> 8) as u8, vlan as u8]));
+    match to {
+        IpAddr::V4(to) => {
+            frame.extend([8, 0, 0x45, 0, 0, 48, 0, 0, 0x40, 0, 64, protocol, 0, 0, 192, 0, 2, 9]);
+            frame.extend(to.octets());
+        }
+        IpAddr::V6(to) => {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 28, protocol, 64]);
+            frame.extend([0x20; 16]);
+            frame.extend(to.octets());
+        }
+    }
+    frame.extend([0xc0, 1, (port >> 8) as u8, port as u8, 0, 28, 0, 0]);
+    frame.extend([0x5a; 20]);
+    frame
+}
+
+#[test]
+fn a_shared_device_gives_what_is_selected_and_nothing_else() {
+    private_pair(1500);
+    let arena = arena();
+    let mut near = port(NEAR, Purpose::Shared, &arena).unwrap();
+    let (outside, host) = (RawEnd::new(FAR), RawEnd::new(NEAR));
+    let (mut rx, _tx) = queues(&mut near);
+    let (mut memory, mut pool) = (RxMemory::new(), arena.pool());
+    let [four, six, other]: [IpAddr; 3] =
+        ["192.0.2.1", "2001:db8::1", "192.0.2.2"].map(|ip| ip.parse().unwrap());
+    let taken = |vlan, to, protocol, port| Taken { to, protocol, port, vlan };
+    let selection = [taken(None, four, 17, 4789), taken(None, six, 47, 0), taken(Some(7), six, 17, 6081)];
+    near.select(selection.into_iter().collect()).unwrap();
+    for (vlan, to, protocol, port, is_ours) in [
+        (None, four, 17, 4789, true),
+        (None, six, 47, 0, true),
+        (Some(7), six, 17, 6081, true),
+        (None, four, 17, 4790, false),
+        (None, four, 6, 4789, false),
+        (None, four, 47, 0, false),
+        (None, other, 17, 4789, false),
+        (None, six, 17, 6081, false),
+        (Some(8), six, 17, 6081, false),
+        (Some(7), four, 17, 4789, false),
+    ] {
+        let frame = packet(vlan, to, protocol, port);
+        outside.send(&frame);
+        if is_ours {
+            let got = eventually(|| {
+                let batch = rx.receive(&mut memory, &mut pool, BATCH).unwrap();
+                (batch.len() == 1).then(|| batch.head(0).to_vec())
+            });
+            assert_eq!(got.unwrap(), frame);
+            assert_eq!(host.try_receive(), None, "the host has it, too");
+        } else {
+            // The kernel has taken the tag off.
+            let got = host.receive().unwrap();
+            assert!(got.ends_with(&frame[if vlan.is_some() { 16 } else { 12 }..]), "{got:02x?}");
+            assert!(rx.receive(&mut memory, &mut pool, BATCH).unwrap().is_empty());
+        }
+    }
+    near.select(Default::default()).unwrap();
+    outside.send(&packet(None, four, 17, 4789));
+    assert!(host.receive().is_some(), "nothing is selected any more");
 }
 
 /// A device of another namespace is driven from here, and given back there.

@@ -26,12 +26,7 @@ impl Pair {
     fn new(tag: &str) -> Pair {
         let lab = Lab::new(tag);
         let other = Namespace::new("other");
-        lab.host.ip(&format!("link add up0 type veth peer name up0 netns {}", other.name()));
-        for (host, at) in [(&lab.host, 1), (&other, 2)] {
-            host.ip(&format!("address add 192.0.2.{at}/24 dev up0"));
-            host.ip(&format!("address add 2001:db8::{at}/64 dev up0 nodad"));
-            host.ip("link set up0 up");
-        }
+        wire(&lab.host, &other);
         other.ip("link add vx0 type vxlan id 5001 local 192.0.2.2 remote 192.0.2.1 dstport 4789");
         other.ip("link set vx0 up");
         other.ip(&format!("address add {FAR}/24 dev vx0"));
@@ -59,6 +54,16 @@ impl Pair {
 
     fn neighbour(&self) -> String {
         self.lab.host.ip("neighbour show 192.0.2.2 dev up0")
+    }
+}
+
+/// Makes a host's uplink, to another host.
+fn wire(host: &Namespace, other: &Namespace) {
+    host.ip(&format!("link add up0 type veth peer name up0 netns {}", other.name()));
+    for (end, at) in [(host, 1), (other, 2)] {
+        end.ip(&format!("address add 192.0.2.{at}/24 dev up0"));
+        end.ip(&format!("address add 2001:db8::{at}/64 dev up0 nodad"));
+        end.ip("link set up0 up");
     }
 }
 
@@ -226,6 +231,50 @@ fn a_container_is_made_with_what_tunnels_leave() {
     pair.lab.host.ip("link set up0 mtu 1400");
     daemon.start_again();
     all_have(&daemon, 1350);
+    daemon.stop();
+}
+
+#[test]
+fn an_uplink_comes_back_with_its_interface() {
+    let pair = Pair::new("sharedagain");
+    let mut daemon = pair.lab.start(&pair.configuration());
+    let ctl = daemon.ctl();
+    pair.await_overlay();
+    pair.lab.host.ip("link del up0");
+    wait_until("the port is down", SOON, || ctl.port("uplink").expect("it is listed")["state"] == "down");
+    wire(&pair.lab.host, &pair.other);
+    await_ping(&pair.lab.host, "192.0.2.2".parse().expect("an address"));
+    let start = Instant::now();
+    pair.await_overlay();
+    let took = start.elapsed();
+    println!("back {took:?} after the host's own pings");
+    assert!(took < BACK, "{took:?}");
+    daemon.stop();
+}
+
+#[test]
+fn an_uplink_comes_back_with_its_namespace_and_its_udp_port_too() {
+    let pair = Pair::new("sharedspace");
+    let edge = Namespace::new("edge");
+    pair.lab.host.ip("link del up0");
+    wire(&edge, &pair.other);
+    let device = format!("device = \"up0\"\nnetns = \"{}\"", edge.name());
+    let mut daemon = pair.lab.start(&pair.configuration().replace("device = \"up0\"", &device));
+    pair.await_overlay();
+    edge.delete();
+    pair.other.ip("link del up0");
+    edge.create_again();
+    wire(&edge, &pair.other);
+    pair.await_overlay();
+    wait_until("the UDP port is taken", SOON, || edge.run("ss -uln").contains(":4789"));
+    daemon.stop();
+}
+
+#[test]
+fn a_vlan_without_a_device_of_the_host_is_named() {
+    let pair = Pair::new("sharedvlan");
+    let mut daemon = pair.lab.start(&pair.configuration().replace("[[tunnel]]", "vlan = 10\n[[tunnel]]"));
+    await_reason(&daemon.ctl(), "no device for VLAN 10");
     daemon.stop();
 }
 

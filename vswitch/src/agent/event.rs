@@ -33,6 +33,8 @@ pub enum Reason {
     Silent(IpAddr),
     /// The device that leads to the underlay is down.
     LinkDown,
+    /// The underlay is on this VLAN, for which the host has no device.
+    NoVlan(u16),
     /// The host's route to it leads through another device.
     Elsewhere(IpAddr),
     /// Somebody else has this UDP port of the host.
@@ -59,6 +61,11 @@ impl fmt::Display for Reason {
             Reason::Elsewhere(remote) => {
                 write!(f, "the host's route to {remote} leads through another device than the underlay's")
             }
+            Reason::NoVlan(vlan) => write!(
+                f,
+                "the host has no device for VLAN {vlan} on the underlay's: make one \
+                 (`ip link add link DEVICE name DEVICE.{vlan} type vlan id {vlan}`), with the host's addresses"
+            ),
             Reason::PortTaken(port) => write!(f, "somebody else has UDP port {port} of the host"),
             Reason::NotAlive(State::Init, _) => f.write_str("BFD: the other end does not hear us"),
             Reason::NotAlive(_, diagnostic) => write!(f, "BFD: {diagnostic}"),

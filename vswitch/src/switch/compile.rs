@@ -4,7 +4,9 @@ use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use control::schema::{Bridge, Dscp, FlowId, Tunnel, TunnelKind, Underlay, VlanMode};
+use control::schema::{
+    Bridge, Dscp, FlowId, Tunnel, TunnelKind, TunnelName, Underlay, UnderlayName, VlanMode,
+};
 use pmd::{Features, Port, Taken};
 
 use super::State;
@@ -87,10 +89,8 @@ impl State {
 
     /// How a remote is reached now.
     pub(super) fn path(&self, underlay: &Underlay, remote: IpAddr) -> Result<Path, Reason> {
-        match self.reach.missing_port(&self.config, underlay) {
-            Some(port) => Err(Reason::PortTaken(port)),
-            None => self.reach.path(&underlay.name, remote),
-        }
+        let path = self.reach.path(&underlay.name, remote)?;
+        self.reach.missing_port(&self.config, underlay).map_or(Ok(path), |port| Err(Reason::PortTaken(port)))
     }
 
     /// How frames of a tunnel get to a remote now.
@@ -172,12 +172,18 @@ impl State {
         for (vlan, vni) in bridge.vnis() {
             let carriers: Vec<(u16, &Tunnel)> =
                 (0..).zip(&self.config.tunnels).filter(|(_, tunnel)| bridge.uses(tunnel, vni)).collect();
-            let remotes = carriers.iter().flat_map(|(_, tunnel)| {
-                tunnel.remotes.iter().filter_map(|remote| self.reach.remote(&tunnel.name, *remote))
-            });
+            let remotes =
+                carriers.iter().flat_map(|(_, tunnel)| tunnel.remotes.iter().map(|ip| (&tunnel.name, ip)));
             let loaded = self.loaded.floods(index, vlan.map_or(0, Into::into));
-            let loaded = loaded.filter_map(|(tunnel, remote)| self.reach.remote(tunnel, *remote));
-            let mut flood: Vec<u16> = remotes.chain(loaded).collect();
+            let loaded = loaded.map(|(tunnel, ip)| (tunnel, ip));
+            // A host that several tunnels reach gets one copy of a flood, by the first of them.
+            let mut reached = HashSet::new();
+            let is_first = |(tunnel, ip): &(&TunnelName, &IpAddr)| {
+                carriers.len() == 1 || reached.insert((self.underlay_of(tunnel), **ip))
+            };
+            let remotes = remotes.chain(loaded).filter(is_first);
+            let mut flood: Vec<u16> =
+                remotes.filter_map(|(tunnel, ip)| self.reach.remote(tunnel, *ip)).collect();
             flood.sort_unstable();
             flood.dedup();
             let view = OverlayView {
@@ -193,6 +199,10 @@ impl State {
             }
         }
         if vlans.is_empty() { Stretch::None } else { Stretch::Vlans(vlans.into()) }
+    }
+
+    fn underlay_of(&self, tunnel: &TunnelName) -> Option<&UnderlayName> {
+        self.config.tunnels.iter().find(|other| other.name == *tunnel).map(|tunnel| &tunnel.underlay)
     }
 
     fn add_underlay(&self, index: u16, underlay: &Underlay, overlays: &mut Overlays) {

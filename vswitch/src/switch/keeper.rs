@@ -68,7 +68,7 @@ pub(super) fn start(
 impl State {
     /// A port's device failed: out of use with it, and the reason noted. Nothing is done if that opening of the
     /// port is over: more than one queue reports it, and a report may come late.
-    fn take_down(&mut self, index: u16, incarnation: Incarnation, reason: &str) {
+    pub(super) fn take_down(&mut self, index: u16, incarnation: Incarnation, reason: &str) {
         let failed = self.port(index).filter(|port| port.incarnation == incarnation && port.open().is_some());
         let Some(name) = failed.map(|port| port.config.name.clone()) else { return };
         self.detach(std::slice::from_ref(&name));

@@ -236,9 +236,8 @@ impl Follower {
         let none = |reason| remotes.iter().map(|remote| (*remote, Err(reason))).collect();
         let Some(host) = &mut self.host else { return none(Reason::NoStation) };
         let link = match host.device(&self.place) {
-            Ok(Some(link)) if link.up && link.carrier => link,
-            Ok(Some(_)) => return none(Reason::LinkDown),
-            _ => return none(Reason::NoStation),
+            Ok(link) => link,
+            Err(reason) => return none(reason),
         };
         if host.managed.0.index != link.index {
             // Its neighbours are gone with the former device.
@@ -283,12 +282,18 @@ impl Host {
         })
     }
 
-    /// The device that has the addresses.
-    fn device(&mut self, place: &Place) -> Result<Option<Link>, Error> {
-        let Some(link) = self.links.find(&place.device)? else { return Ok(None) };
-        let Some(vlan) = place.vlan else { return Ok(Some(link)) };
-        let is_on_top = |on: &Link| on.vlan == Some(vlan) && on.peer == Some(link.index);
-        Ok(self.links.all()?.into_iter().find(is_on_top))
+    /// The device that has the addresses: that of the port, or the one for a VLAN on top of it.
+    fn device(&mut self, place: &Place) -> Result<Link, Reason> {
+        let link = self.links.find(&place.device).ok().flatten().ok_or(Reason::NoStation)?;
+        let link = match place.vlan {
+            None => link,
+            Some(vlan) => {
+                let is_on_top = |on: &Link| on.vlan == Some(vlan) && on.peer == Some(link.index);
+                let all = self.links.all().map_err(|_| Reason::NoStation)?;
+                all.into_iter().find(is_on_top).ok_or(Reason::NoVlan(vlan))?
+            }
+        };
+        if link.up && link.carrier { Ok(link) } else { Err(Reason::LinkDown) }
     }
 
     fn path(&mut self, link: &Link, remote: IpAddr, hops: &mut BTreeSet<IpAddr>) -> Result<Path, Reason> {
@@ -337,12 +342,26 @@ impl Host {
     }
 }
 
+/// A UDP port that is ours in a namespace.
+pub(super) struct BoundPort {
+    _socket: UdpSocket,
+    anchor: Option<Anchor>,
+}
+
+impl BoundPort {
+    /// Whether the namespace of that name is still the one that it is bound in.
+    pub(super) fn holds(&self) -> bool {
+        self.anchor.as_ref().is_none_or(Anchor::holds)
+    }
+}
+
 /// Takes a UDP port in a namespace: nobody else gets it, and the kernel answers nobody that it is closed.
 ///
 /// # Errors
 /// Who has it, and what to do.
-pub(super) fn bind(netns: Option<&str>, port: u16) -> Result<UdpSocket, String> {
+pub(super) fn bind(netns: Option<&str>, port: u16) -> Result<BoundPort, String> {
     let open = || -> Result<_, Error> {
+        let anchor = Anchor::new(netns)?;
         let netns = Netns::open_or_own(netns)?;
         let bound = netns.run(|| Ok(bind_here(port)))?;
         let holder = match &bound {
@@ -351,10 +370,11 @@ pub(super) fn bind(netns: Option<&str>, port: u16) -> Result<UdpSocket, String> 
                 Links::open(&netns)?.all()?.into_iter().find(|link| link.up && link.udp_port == Some(port))
             }
         };
+        let bound = bound.map(|socket| BoundPort { _socket: socket, anchor });
         Ok((bound, holder))
     };
     match open().map_err(|error| error.to_string())? {
-        (Ok(socket), _) => Ok(socket),
+        (Ok(bound), _) => Ok(bound),
         (Err(_), Some(Link { kind, name, .. })) => Err(format!(
             "UDP port {port} is that of the kernel's {kind} device {name:?}: delete it (`ip link delete {name}`), or \
              give the tunnel another `port`"

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::SystemTime;
@@ -18,7 +18,8 @@ use pmd::clock::Clock;
 use pmd::local::{self, LocalPort};
 use pmd::{Port, RxQueue};
 
-use super::kernel::{self, Kernel, Place, Wants};
+use super::attempts::Backoff;
+use super::kernel::{self, BoundPort, Kernel, Place, Wants};
 use super::ports::stable_mac;
 use super::{ApplyError, Cause, State, Switch};
 use crate::agent::{Agent, Ends, Event, Liveness, Path, Pinger, Reason, Station, Timing};
@@ -76,7 +77,7 @@ pub(super) struct Reach {
     /// What they tell goes here.
     told: Sender<Event>,
     /// The UDP ports of shared underlays.
-    bound: BTreeMap<UdpPort, Result<UdpSocket, String>>,
+    bound: BTreeMap<UdpPort, Result<BoundPort, String>>,
     remotes: BTreeMap<(TunnelName, IpAddr), Numbered>,
     /// What the agent said last of a remote, by the station that it is reached from.
     paths: HashMap<(Arc<str>, IpAddr), Result<Path, Reason>>,
@@ -200,12 +201,13 @@ impl State {
 
     /// Takes in what the agent says.
     fn hear(&mut self, events: Vec<Event>) {
-        let mut changed = false;
+        let (mut changed, mut reached) = (false, false);
         for event in events {
             match event {
                 // Late words of one who is not asked any more.
                 Event::Path(change) if !self.reach.wants(&change.station, change.remote) => {}
                 Event::Path(change) => {
+                    reached |= change.path.is_ok();
                     let key = (change.station, change.remote);
                     changed |= self.reach.paths.insert(key, change.path) != Some(change.path);
                 }
@@ -223,10 +225,7 @@ impl State {
             }
         }
         if changed {
-            for uplink in shared(&self.config).filter_map(|underlay| self.ports.get(&underlay.port)?.open()) {
-                // What a way takes may have changed with its device, at which the port looks.
-                let _ = uplink.link();
-            }
+            self.look_at_uplinks(reached);
             self.publish_paths();
         }
     }
@@ -244,6 +243,24 @@ impl State {
         let kind = if liveness.is_alive { "bfd-up" } else { "bfd-down" };
         self.events.note(SystemTime::now(), kind, objects);
         true
+    }
+
+    /// Has the ports of shared underlays look at their devices, with which ways come and go. One that is down is
+    /// opened soon if the host has reached something.
+    fn look_at_uplinks(&mut self, reached: bool) {
+        let mut gone = Vec::new();
+        for underlay in shared(&self.config) {
+            let Some(running) = self.ports.get_mut(&underlay.port) else { continue };
+            match running.open().map(Port::link) {
+                Some(link) if link.gone => gone.push((running.index, running.incarnation, link.reason)),
+                Some(_) => {}
+                None if reached => running.backoff = Backoff::default(),
+                None => {}
+            }
+        }
+        for (index, incarnation, reason) in gone {
+            self.take_down(index, incarnation, &reason);
+        }
     }
 
     /// Plugs in the stations that there shall be, unplugs others, and numbers the remotes. Gives rx queues to be
@@ -349,8 +366,13 @@ impl State {
         }
     }
 
-    /// Tries again to get UDP ports that somebody else has.
+    /// Tries again to get UDP ports that somebody else has, or whose namespace has been made again.
     pub(super) fn claim_ports(&mut self) {
+        for bound in self.reach.bound.values_mut() {
+            if bound.as_ref().is_ok_and(|bound| !bound.holds()) {
+                *bound = Err("its namespace was deleted".to_owned());
+            }
+        }
         let missing = |reach: &Reach| reach.bound.values().filter(|bound| bound.is_err()).count();
         let before = missing(&self.reach);
         if before > 0 {

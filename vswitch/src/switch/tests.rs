@@ -522,6 +522,27 @@ fn a_port_that_is_another_device_when_it_comes_back_leaves_nothing() {
 }
 
 #[test]
+fn a_host_that_two_tunnels_reach_gets_one_copy_of_a_flood() {
+    let tunnel = |name: &str, kind: &str, remotes: &str| {
+        format!("[[tunnel]]\nname = \"{name}\"\ntype = \"{kind}\"\nunderlay = \"core\"\nremote = {remotes}\n")
+    };
+    let text = "[switch]\nworkers = [0]\n[limits]\nframes = 1024\nports = 8\n[[bridge]]\nname = \"blue\"\nvni = 5001\n\
+                [[port]]\nname = \"up\"\ntype = \"null\"\n\
+                [[underlay]]\nname = \"core\"\nport = \"up\"\naddress = \"192.0.2.1/24\"\n"
+        .to_owned()
+        + &tunnel("one", "vxlan", "[\"192.0.2.2\", \"192.0.2.3\"]")
+        + &tunnel("two", "nvgre", "[\"192.0.2.3\", \"192.0.2.4\"]");
+    let switch = Arc::new(Stage::default()).start(Config::parse(&text, "test").unwrap(), AtStart::Refuse);
+    let state = switch.lock();
+    let remote = |tunnel: &str, ip: &str| state.reach.remote(&tunnel.parse().unwrap(), ip.parse().unwrap());
+    let once = [("one", "192.0.2.2"), ("one", "192.0.2.3"), ("two", "192.0.2.4")];
+    let mut once: Vec<u16> = once.into_iter().filter_map(|(tunnel, ip)| remote(tunnel, ip)).collect();
+    once.sort_unstable();
+    assert_eq!(*state.snapshot.overlays.overlay(0).unwrap().flood, once[..]);
+    assert!(remote("two", "192.0.2.3").is_some(), "what comes by it is let in all the same");
+}
+
+#[test]
 fn a_change_that_hangs_does_not_hang_the_end() {
     let (entered, begun) = std::sync::mpsc::channel();
     let (end, ended) = std::sync::mpsc::channel::<()>();
