@@ -320,11 +320,11 @@ fn a_narrow_link_in_the_middle_is_found_out_and_tcp_goes_on() {
     pair.finish();
 }
 
-/// A broadcast frame of a test's EtherType in VXLAN over IPv4, as the other host's kernel would send it.
-fn tunnel_frame(to: &str, source: [u8; 4], protocol: u8, port: u16, vni: u32) -> String {
+/// A broadcast frame of a test's EtherType, full of `mark`s, in VXLAN over IPv4, as the other host's kernel would send it.
+fn tunnel_frame(to: &str, mark: u8, source: [u8; 4], protocol: u8, port: u16, vni: u32) -> String {
     let mut inner = vec![0xff; 6];
     inner.extend([2, 0, 0, 0, 9, 0x65, 0x88, 0xb5]);
-    inner.resize(60, 0x5a);
+    inner.resize(60, mark);
     let vni = vni.to_be_bytes();
     let mut packet = vec![];
     if protocol == 17 {
@@ -359,27 +359,32 @@ fn what_no_peer_of_ours_sends_does_not_get_in() {
     let neighbours = network.ip(&format!("neighbour show {}", OURS[0]));
     let mac =
         neighbours.split_once("lladdr ").expect("it answered").1.split(' ').next().expect("a MAC").to_owned();
-    let send = |source, protocol, port, vni, count: u64| {
-        let frame = tunnel_frame(&mac, source, protocol, port, vni);
+    let send = |mark, source, protocol, port, vni, count: u64| {
+        let frame = tunnel_frame(&mac, mark, source, protocol, port, vni);
         network.run(&format!("{} frame-send eth0 {frame} {count}", netprobe()));
     };
     let right = [192, 0, 2, 2];
     let watch = probe_service(&container.namespace, &["frame-watch", "eth0", "88b5", "1500"]);
-    let count = 25_000;
-    send([192, 0, 2, 99], 17, 4789, 5001, count);
-    send(right, 17, 4789, 5002, count);
-    send(right, 17, 4790, 5001, count);
-    send(right, 47, 0, 5001, count);
-    // One that is right, to see that the watcher would see; it comes after all the others.
-    send(right, 17, 4789, 5001, 1);
-    let seen = watch.finish(SOON);
-    assert_eq!(seen.lines().count(), 1, "{seen}");
-    // The TAP's own queue in the kernel may have lost some, but never most of them.
-    let named = |reason: &str| ctl.drops(None, reason);
-    for (reason, sent) in [("unknown-vtep", count), ("unknown-vni", count), ("unclaimed", 2 * count)] {
-        println!("{reason}: {} of {sent}", named(reason));
-        assert!(named(reason) > sent / 10 && named(reason) <= sent, "{reason}: {} of {sent}", named(reason));
+    // A million that the switch has looked at: the TAP's queue in the kernel may lose some of what is sent.
+    let count = 250_000;
+    for (reason, source, protocol, port, vni) in [
+        ("unknown-vtep", [192, 0, 2, 99], 17, 4789, 5001),
+        ("unknown-vni", right, 17, 4789, 5002),
+        ("unclaimed", right, 17, 4790, 5001),
+        ("unclaimed", right, 47, 0, 5001),
+    ] {
+        let wanted = ctl.drops(None, reason) + count;
+        wait_until(&format!("{count} frames are dropped as {reason}"), SOON, || {
+            send(0xbb, source, protocol, port, vni, 50_000);
+            // One that is right, to see that the watcher would see.
+            send(0xaa, right, 17, 4789, 5001, 1);
+            ctl.drops(None, reason) >= wanted
+        });
     }
+    let seen = watch.finish(SOON);
+    println!("{} frames that were right came in", seen.lines().count());
+    assert!(seen.lines().count() > 4, "{seen}");
+    assert!(seen.lines().all(|frame| frame.ends_with("aaaa")), "{seen}");
     assert_conserved(&ctl);
     drop(report);
     daemon.stop();

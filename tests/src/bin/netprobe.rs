@@ -55,6 +55,8 @@ enum What {
     },
     /// Print the frames of an EtherType (hexadecimal) that arrive, until none came for a while
     FrameWatch { interface: String, ethertype: String, quiet_ms: u64 },
+    /// Send on what arrives on an interface out of another one
+    FrameRelay { from: String, to: String },
     /// Send frames between many MAC addresses: each once to be learned, or in random order
     Stations {
         interface: String,
@@ -94,6 +96,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let ethertype = u16::from_str_radix(&ethertype, 16)?;
             frames::watch(&interface, ethertype, Duration::from_millis(quiet_ms))?;
         }
+        What::FrameRelay { from, to } => frames::relay(&from, &to)?,
         What::Stations { interface, side, count, seconds, learn } => {
             let seen = frames::stations(&interface, side, count, seconds, learn)?;
             println!("{}", serde_json::to_string(&seen)?);

@@ -184,6 +184,17 @@ pub fn watch(name: &str, ethertype: u16, quiet: Duration) -> io::Result<()> {
     Ok(())
 }
 
+/// Prints `ready`, then sends on what arrives on one interface out of another, for ever.
+pub fn relay(from: &str, to: &str) -> io::Result<()> {
+    let (mut from, mut to) = (FrameSocket::open(from)?, FrameSocket::open(to)?);
+    println!("ready");
+    loop {
+        if let Some(frame) = from.receive()? {
+            to.send(&frame)?;
+        }
+    }
+}
+
 /// Bytes as hexadecimal digits.
 pub fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

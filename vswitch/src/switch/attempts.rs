@@ -26,6 +26,14 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
+/// The longest wait for an uplink: there are few, and all that is behind its tunnels is away as long.
+const UPLINK_WAIT: Duration = Duration::from_millis(200);
+
+/// How long a port is left alone at most, however often it could not be opened.
+pub fn longest_wait(config: &schema::Port) -> Duration {
+    if config.bridge.is_none() { UPLINK_WAIT } else { LAST_WAIT }
+}
+
 /// What an attempt came to.
 pub struct Attempt {
     /// The port as it was configured.
@@ -99,10 +107,12 @@ impl Backoff {
         now_ns >= self.due_ns
     }
 
-    /// It could not be opened, or worked and does not any more. A failure long after the last is a new one.
-    pub fn failed(&mut self, now_ns: u64) {
+    /// It could not be opened, or worked and does not any more. A failure long after the last is a new one; others
+    /// make the wait longer, up to the `longest`.
+    pub fn failed(&mut self, now_ns: u64, longest: Duration) {
         let is_new = now_ns.saturating_sub(self.due_ns) > LAST_WAIT.as_nanos() as u64;
-        self.wait = if is_new { FIRST_WAIT } else { (2 * self.wait).clamp(FIRST_WAIT, LAST_WAIT) };
+        let wait = if is_new { FIRST_WAIT } else { (2 * self.wait).max(FIRST_WAIT) };
+        self.wait = wait.min(longest);
         self.due_ns = now_ns + self.wait.as_nanos() as u64;
     }
 }
@@ -117,13 +127,18 @@ mod tests {
         let mut now_ns = 7;
         assert!(backoff.is_due(now_ns), "at once");
         for wait_ms in [500, 1000, 2000, 4000, 5000, 5000] {
-            backoff.failed(now_ns);
+            backoff.failed(now_ns, LAST_WAIT);
             now_ns += wait_ms * 1_000_000;
             assert!(!backoff.is_due(now_ns - 1) && backoff.is_due(now_ns), "{wait_ms} ms");
         }
         // It works for a while: what happened before is forgotten.
         now_ns += LAST_WAIT.as_nanos() as u64 + 1;
-        backoff.failed(now_ns);
+        let mut uplink = backoff;
+        backoff.failed(now_ns, LAST_WAIT);
         assert!(backoff.is_due(now_ns + 500_000_000));
+        for _ in 0..2 {
+            uplink.failed(now_ns, UPLINK_WAIT);
+            assert!(!uplink.is_due(now_ns + 199_000_000) && uplink.is_due(now_ns + 200_000_000));
+        }
     }
 }

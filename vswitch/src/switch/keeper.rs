@@ -14,7 +14,7 @@ use control::schema::{self, PortName};
 use pmd::Fate;
 
 use super::apply::has_the_device;
-use super::attempts::Attempt;
+use super::attempts::{Attempt, longest_wait};
 use super::ports::{PortState, Running};
 use super::{State, Switch, mtu};
 use crate::config::diff::is_shared;
@@ -73,7 +73,7 @@ impl State {
         let Some(name) = failed.map(|port| port.config.name.clone()) else { return };
         self.detach(std::slice::from_ref(&name));
         if let Some(running) = self.ports.get_mut(&name) {
-            running.backoff.failed(self.clock.now_ns());
+            running.backoff.failed(self.clock.now_ns(), longest_wait(&running.config));
             eprintln!("vswitchd: port \"{name}\" is down: {reason}");
             running.close(Fate::Leave, reason);
         }
@@ -150,7 +150,7 @@ impl State {
             }
             (Some(running), Err(reason)) => {
                 running.state = PortState::Down(reason);
-                running.backoff.failed(now_ns);
+                running.backoff.failed(now_ns, longest_wait(&running.config));
             }
             // It was changed or deleted meanwhile. A device that a port of now has, or wants to have, stays as it
             // is: not even a host's is given back, which closing it would do.

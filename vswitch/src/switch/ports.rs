@@ -6,7 +6,7 @@ use std::sync::Arc;
 use control::schema::{self, PortKind, SocketMode, VethDriver, XdpMode};
 use pmd::netdev::address::Network;
 use pmd::netdev::{Links, Netns, Settings};
-use pmd::{Arena, Fate, Port, RxQueue, TxQueue, afxdp, null, packet, pcap, tap, veth};
+use pmd::{Arena, Fate, Link, Port, RxQueue, TxQueue, afxdp, null, packet, pcap, tap, veth};
 
 use super::attempts::Backoff;
 use crate::telemetry::counters::PortTotals;
@@ -67,6 +67,14 @@ impl Running {
         match &self.state {
             PortState::Open(port) => Some(port.as_ref()),
             PortState::Down(_) => None,
+        }
+    }
+
+    /// Why no frame can pass, if none can; `link` is the open port's as it is now.
+    pub fn outage(&self, link: &Link) -> Option<String> {
+        match &self.state {
+            PortState::Down(reason) => Some(reason.clone()),
+            PortState::Open(_) => (!link.up).then(|| link.reason.clone()),
         }
     }
 

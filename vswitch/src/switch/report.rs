@@ -348,10 +348,7 @@ impl State {
         let open = port.open();
         let link = open.map(|open| open.link()).unwrap_or_default();
         let peer = open.and_then(|open| open.peer());
-        let reason = match &port.state {
-            super::ports::PortState::Down(reason) => Some(reason.clone()),
-            super::ports::PortState::Open(_) => (!link.up).then(|| link.reason.clone()),
-        };
+        let reason = port.outage(&link);
         PortRow {
             name: port.config.name.clone(),
             port_type: port.config.kind.type_name().into(),

@@ -147,10 +147,22 @@ impl State {
     }
 
     fn tunnel_row(&self, tunnel: &Tunnel) -> TunnelRow {
+        let underlay = self.config.underlays.iter().find(|underlay| underlay.name == tunnel.underlay);
+        // What the device is like is asked once, of the kernel.
+        let outage = underlay.and_then(|underlay| self.ports.get(&underlay.port)).and_then(|port| {
+            let link = port.open().map(|open| open.link()).unwrap_or_default();
+            Some(format!("port \"{}\" is down: {}", port.config.name, port.outage(&link)?))
+        });
+        let way = |remote| match (underlay, &outage) {
+            (None, _) => Err(Reason::NoStation.to_string()),
+            (_, Some(outage)) => Err(outage.clone()),
+            (Some(underlay), None) => self.way(underlay, tunnel, remote).map_err(|reason| reason.to_string()),
+        };
         let sessions = if tunnel.bfd { self.reach.sessions(&tunnel.underlay) } else { Vec::new() };
         let row = |remote: &IpAddr| {
             let ends = Ends { local: tunnel.local, remote: *remote };
-            self.remote_row(tunnel, *remote, sessions.iter().find(|session| session.ends == ends))
+            let session = sessions.iter().find(|session| session.ends == ends);
+            self.remote_row(tunnel, *remote, way(*remote), session)
         };
         let remotes: Vec<RemoteRow> = tunnel.remotes.iter().map(row).collect();
         let is_up = remotes.iter().any(|remote| remote.state == UpDown::Up);
@@ -171,16 +183,14 @@ impl State {
         }
     }
 
-    fn remote_row(&self, tunnel: &Tunnel, remote: IpAddr, session: Option<&Liveness>) -> RemoteRow {
+    fn remote_row(
+        &self,
+        tunnel: &Tunnel,
+        remote: IpAddr,
+        path: Result<Path, String>,
+        session: Option<&Liveness>,
+    ) -> RemoteRow {
         let totals = self.remote_totals(&tunnel.name, remote);
-        let underlay = self.config.underlays.iter().find(|underlay| underlay.name == tunnel.underlay);
-        let port = underlay.and_then(|underlay| self.ports.get(&underlay.port));
-        let path = match port {
-            Some(port) if port.open().is_none() => Err(format!("port \"{}\" is down", port.config.name)),
-            _ => underlay
-                .map_or(Err(Reason::NoStation), |underlay| self.way(underlay, tunnel, remote))
-                .map_err(|reason: Reason| reason.to_string()),
-        };
         RemoteRow {
             address: remote,
             state: if path.is_ok() { UpDown::Up } else { UpDown::Down },
