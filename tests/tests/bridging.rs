@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use vswitch_tests::ctl::number;
 use vswitch_tests::lab::{assert_conserved, await_up};
 use vswitch_tests::namespace::run;
@@ -267,6 +268,44 @@ fn a_mac_that_moves_between_workers_takes_its_traffic_along() {
         });
     }
     drop(traffic);
+    assert_conserved(&ctl);
+    daemon.stop();
+}
+
+#[test]
+fn a_station_that_is_at_two_places_is_held_and_told_of() {
+    let lab = Lab::new("twice");
+    let containers = ["one", "two"].map(|name| lab.container(name, Attachment::Tap, 1500));
+    let [one, two] = &containers;
+    let mut daemon = lab.start(&Lab::configuration("[0, 1]", &[one, two]));
+    let ctl = daemon.ctl();
+    await_up(&ctl, &["one", "two"]);
+    let frame = frame("ffffffffffff", "020000000977", None);
+    let send = |from: &Container| send(from, &frame, 1);
+    let place =
+        || ctl.rows(&["fdb", "list", "--mac", "02:00:00:00:09:77"]).first().map(|row| row["port"].clone());
+    for from in [one, two, one, two, one, two] {
+        send(from);
+        wait_until("it is learned where it is", SOON, || place() == Some(from.name.as_str().into()));
+    }
+    let told = |kind: &str| {
+        let events = ctl.rows(&["events"]);
+        let about =
+            |event: &&Value| event["kind"] == kind && event["objects"][0] == "fdb entry 02:00:00:00:09:77";
+        events.iter().find(about).map(|event| event["objects"].clone())
+    };
+    wait_until("it is told that the station flaps", SOON, || told("mac-flapping").is_some());
+    let objects = told("mac-flapping").expect("it is told");
+    assert_eq!(
+        objects,
+        json!(["fdb entry 02:00:00:00:09:77", "bridge \"blue\"", "port \"one\"", "port \"two\""])
+    );
+    assert_eq!(told("duplicate-mac"), None);
+    send(one);
+    wait_until("it is told that there are two of it", SOON, || {
+        told("duplicate-mac") == Some(objects.clone())
+    });
+    assert_eq!(place(), Some("two".into()));
     assert_conserved(&ctl);
     daemon.stop();
 }

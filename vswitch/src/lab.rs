@@ -127,7 +127,7 @@ impl Lab {
             counters.push(own);
         }
         let (bridges, overlays) = (vec![Some(BridgeView::default())], Overlays::new(design.first_remote));
-        let neighbours = Arc::new(Neighbours::new(design.neighbours, design.seed));
+        let neighbours = Arc::new(Neighbours::new(design.neighbours, design.ports, design.seed));
         let snapshot = Snapshot { bridges, overlays, neighbours, ..Snapshot::default() };
         Ok(Lab { arena, fdb, clock, workers, mailboxes, counters, events, snapshot, ends: Vec::new() })
     }

@@ -1,4 +1,4 @@
-//! What happened that somebody may want to know of: duplicate addresses.
+//! What happened that somebody may want to know of: duplicate addresses, stations that move too often.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +20,7 @@ pub struct Event {
     pub number: u64,
     /// When, in UTC: `2026-01-31T12:00:00.250Z`.
     pub time: String,
-    /// What: `duplicate-ip`, `bfd-down`, `bfd-up`.
+    /// What: `duplicate-ip`, `duplicate-mac`, `mac-flapping`, `neighbours-full`, `bfd-down`, `bfd-up`; others may come.
     pub kind: String,
     /// Which objects it is about, as errors name them: `neighbour 10.1.0.11`, `port "web1"`.
     pub objects: Vec<String>,

@@ -48,6 +48,7 @@ pub fn learn<O: Observer>(
                 format!("would move here from {}", context.snapshot.port_name(from))
             }
             Learned::Static => "configured or loaded to be behind another port: not learned".into(),
+            Learned::Held => "has moved too often and is held behind another port: not learned".into(),
             Learned::LimitTable => "not learned: the table is full".into(),
             Learned::LimitBridge => "not learned: the bridge has all the addresses that it may".into(),
             Learned::LimitPort => "not learned: the port has all the addresses that it may".into(),

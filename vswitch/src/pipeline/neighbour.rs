@@ -74,7 +74,7 @@ pub fn overhear(
     if snapshot.bridge(bridge).is_some_and(|view| view.overhears)
         && let Some(said) = read(batch, i, link)
     {
-        note(snapshot, from, (bridge, decision.vlan), &said, now_s);
+        note(snapshot, (ingress, from), (bridge, decision.vlan), &said, now_s);
     }
 }
 
@@ -91,7 +91,7 @@ pub(super) fn answer<S: Sink>(
 ) -> bool {
     let Some(said) = read(batch, i, link) else { return false };
     if let Some(now_s) = sink.now_s() {
-        note(snapshot, from, (bridge, vlan), &said, now_s);
+        note(snapshot, (ingress, from), (bridge, vlan), &said, now_s);
     }
     let (Some(question), From::Port(port)) = (said.question, from) else { return false };
     let stretched = snapshot.bridge(bridge).is_some_and(|view| view.stretch.overlay(vlan).is_some());
@@ -116,14 +116,20 @@ fn is_answered(question: &Question, known: &Neighbour) -> bool {
 }
 
 /// Takes in what a frame says.
-fn note(snapshot: &Snapshot, from: From<'_>, (bridge, vlan): (u16, u16), said: &Said, now_s: u32) {
+fn note(
+    snapshot: &Snapshot,
+    (ingress, from): (Ingress, From<'_>),
+    (bridge, vlan): (u16, u16),
+    said: &Said,
+    now_s: u32,
+) {
     // Of a tunnel that does not learn, somebody else says who is where.
     if matches!(from, From::Remote(remote, _) if !remote.learning) {
         return;
     }
     let key = |ip| NeighbourKey { bridge, vlan, ip: address(ip) };
     if let Some((ip, mac, origin, router)) = said.claim {
-        snapshot.neighbours.hear(&Claim { key: key(ip), mac, origin, router }, now_s);
+        snapshot.neighbours.hear(&Claim { key: key(ip), mac, origin, router }, ingress.port, now_s);
     }
     if let Some(question) = said.question.filter(|question| question.from.is_unspecified()) {
         snapshot.neighbours.doubt(&key(question.target), question.mac);

@@ -54,6 +54,7 @@ pub(super) fn start(
             place = state.sweep(place);
             neighbours = state.sweep_neighbours(neighbours);
             state.judge_conflicts();
+            state.judge_stations();
             state.look(round % LOOK_ROUNDS);
             state.notice_features();
             round += 1;

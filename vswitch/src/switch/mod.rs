@@ -199,7 +199,7 @@ impl Switch {
             reach,
             arena,
             fdb,
-            neighbours: Arc::new(Neighbours::new(limits.neighbours, seed)),
+            neighbours: Arc::new(Neighbours::new(limits.neighbours, indices(&limits), seed)),
             loaded: Loaded::default(),
             tunnels: Vec::new(),
             events: EventLog::default(),

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 
 use super::{State, Switch};
 use crate::overlay::{address, ip};
-use crate::tables::fdb::MacKey;
+use crate::tables::fdb::{Alarm, MacKey};
 use crate::tables::neighbour::{Conflict, Neighbour, NeighbourKey, Origin, SHARDS};
 use crate::tables::versions::Witness;
 
@@ -111,6 +111,37 @@ impl State {
             objects.extend(macs.iter().map(MacAddress::to_string));
             self.events.note(SystemTime::now(), "duplicate-ip", objects);
         }
+    }
+
+    /// Notes which stations move too often, which are at two places at a time, and which places have brought more
+    /// neighbours than there is room for.
+    pub(super) fn judge_stations(&mut self) {
+        while let Some(Alarm { key, at, seen, flapping }) = self.fdb.next_alarm() {
+            let bridge = self.bridges.iter().find(|(_, index)| **index == key.bridge);
+            let mut objects = vec![format!("fdb entry {}", MacAddress::from(key.mac))];
+            objects.extend(bridge.map(|(name, _)| format!("bridge \"{name}\"")));
+            objects.extend((key.vlan != 0).then(|| format!("VLAN {}", key.vlan)));
+            // Of the two one is as much at fault as the other, and they change places.
+            let mut places = [at, seen];
+            places.sort_unstable();
+            objects.extend(places.into_iter().filter_map(|place| self.place_name(place)));
+            let kind = if flapping { "mac-flapping" } else { "duplicate-mac" };
+            self.events.note(SystemTime::now(), kind, objects);
+        }
+        while let Some(place) = self.neighbours.next_refused() {
+            let objects =
+                self.place_name(place).into_iter().chain(["[limits] neighbours".to_owned()]).collect();
+            self.events.note(SystemTime::now(), "neighbours-full", objects);
+        }
+    }
+
+    /// A port or a remote, as errors name it.
+    fn place_name(&self, place: u16) -> Option<String> {
+        if let Some(port) = self.port(place) {
+            return Some(format!("port \"{}\"", port.config.name));
+        }
+        let (tunnel, remote) = *self.reach.remotes_by_index().get(&place)?;
+        Some(format!("tunnel \"{tunnel}\" remote {remote}"))
     }
 
     /// The port or the remote that a station is behind.

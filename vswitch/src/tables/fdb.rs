@@ -19,6 +19,10 @@
 //! advances, also its first insertion. A cached decision is as good as its witnesses. Answers that must
 //! not be kept carry [`Witness::STALE`].
 //!
+//! **Moves.** A station that moves [`MOVES`] times within [`WINDOW_S`] seconds is held where it is for [`HOLD_S`]: there
+//! are two of it, or a loop. The sweep ends the hold. Each hold, and each frame of a station that is elsewhere than it may
+//! be, is an [`Alarm`].
+//!
 //! **Age.** A hit must not write what another worker writes: each worker has its own array of stamps, in
 //! seconds, by [`Location`]; an entry was last seen at the latest of them.
 
@@ -31,14 +35,27 @@ mod tests;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
 use self::bucket::{Bucket, Contended, Packed, WAYS};
-pub use self::entry::{Entry, Kind, Location, MacKey};
+pub use self::entry::{Alarm, Entry, Kind, Location, MacKey};
 use self::home::{Home, Pair, locate};
 use self::quota::Quota;
 use super::versions::{Versions, Witness};
 use crate::flow::hash::HashKey;
+
+/// Moves of a station after which it is held (RFC 7432, section 15.1).
+pub const MOVES: u32 = 5;
+
+/// For so long moves are counted together, in seconds (RFC 7432, section 15.1).
+pub const WINDOW_S: u32 = 180;
+
+/// For so long a station is held, in seconds.
+pub const HOLD_S: u32 = 30;
+
+/// Alarms that are kept until somebody takes them; further ones are forgotten.
+const ALARMS: usize = 256;
 
 /// An answer that names a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +64,8 @@ pub struct Found {
     pub port: u16,
     /// Where the entry came from.
     pub kind: Kind,
+    /// It has moved too often, and stays for a while.
+    pub held: bool,
     /// What [`Fdb::touch`] wants.
     pub location: Location,
 }
@@ -74,6 +93,8 @@ pub enum Learned {
     },
     /// The configuration or a controller says that it is behind another port: nothing changed.
     Static,
+    /// It has moved too often, and is held behind another port for a while: nothing changed.
+    Held,
     /// The table is full (or, hardly ever, both buckets are): nothing changed.
     LimitTable,
     /// The bridge has as many learned addresses as it may: nothing changed.
@@ -163,6 +184,10 @@ pub struct Fdb {
     /// Learned entries by port.
     ports: Box<[Quota]>,
     first_remote: u16,
+    /// By location: in the low eight bits how often the station has moved, above them since when that is counted, or when
+    /// its hold began. Written under the bucket's lock.
+    moves: Box<[AtomicU32]>,
+    alarms: ArrayQueue<Alarm>,
 }
 
 impl Fdb {
@@ -184,6 +209,8 @@ impl Fdb {
             bridges: quotas(size.bridges),
             ports: quotas(size.ports),
             first_remote: size.first_remote,
+            moves: (0..count * WAYS).map(|_| AtomicU32::new(0)).collect(),
+            alarms: ArrayQueue::new(ALARMS),
         }
     }
 
@@ -205,18 +232,18 @@ impl Fdb {
         let home = self.home(wanted);
         let witness = self.versions.witness(home.slot);
         if let Ok(Some((location, entry))) = self.find(home, wanted)
-            && (entry.port() == port || !self.gives_way(entry.kind(), port))
+            && (entry.port() == port || !self.gives_way(entry, port))
         {
             return self.confirm(entry, port, location, witness, worker, now_s);
         }
         let Some(mut pair) = self.try_lock(home) else { return Learn::refused(Learned::Busy) };
         let changed = match pair.find(wanted) {
             // Another worker was faster.
-            Some((location, entry)) if entry.port() == port || !self.gives_way(entry.kind(), port) => {
+            Some((location, entry)) if entry.port() == port || !self.gives_way(entry, port) => {
                 let witness = self.versions.witness(home.slot);
                 return self.confirm(entry, port, location, witness, worker, now_s);
             }
-            Some((location, entry)) => self.change_port(&mut pair, location, entry, wanted),
+            Some((location, entry)) => self.change_port(&mut pair, location, entry, wanted, now_s),
             None => self.insert(&mut pair, wanted),
         };
         match changed {
@@ -236,7 +263,8 @@ impl Fdb {
             |quotas: &[Quota], index: u16| quotas.get(usize::from(index)).is_none_or(Quota::is_full);
         match found {
             Some(found) if found.port == port => Learned::Known,
-            Some(found) if !self.gives_way(found.kind, port) => Learned::Static,
+            Some(found) if found.held => Learned::Held,
+            Some(found) if !self.is_movable(found.kind, port) => Learned::Static,
             _ if is_full(&self.ports, port) => Learned::LimitPort,
             Some(found) => Learned::Moved { from: found.port },
             None if is_full(&self.bridges, key.bridge) => Learned::LimitBridge,
@@ -316,6 +344,7 @@ impl Fdb {
                 location
             }
         };
+        self.moves[location.0 as usize].store(0, Ordering::Relaxed);
         pair.put(location, wanted);
         self.reset_stamps(location, None, 0);
         self.versions.advance(home.slot);
@@ -376,6 +405,7 @@ impl Fdb {
             |entry: &Entry| entry.kind == Kind::Learned && entry.age_s(now_s) >= ageing_s(entry.key.bridge);
         for index in start..end {
             self.remove_in(index, &doomed, &mut gone);
+            self.end_holds(index, now_s);
         }
         if end == self.buckets.len() as u32 { 0 } else { end }
     }
@@ -482,15 +512,23 @@ impl Fdb {
         now_s: u32,
     ) -> Learn {
         if entry.port() != port {
-            return Learn { outcome: Learned::Static, location: None, witness };
+            let _ =
+                self.alarms.push(Alarm { key: entry.key(), at: entry.port(), seen: port, flapping: false });
+            let outcome = if entry.is_held() { Learned::Held } else { Learned::Static };
+            return Learn { outcome, location: None, witness };
         }
         self.touch(worker, location, now_s);
         Learn { outcome: Learned::Known, location: Some(location), witness }
     }
 
-    /// Whether an entry of this kind moves with a frame that comes by another `port`.
+    /// Whether an entry moves with a frame that comes by another `port`.
     #[inline]
-    fn gives_way(&self, kind: Kind, port: u16) -> bool {
+    fn gives_way(&self, entry: Packed, port: u16) -> bool {
+        !entry.is_held() && self.is_movable(entry.kind(), port)
+    }
+
+    #[inline]
+    fn is_movable(&self, kind: Kind, port: u16) -> bool {
         match kind {
             Kind::Learned => true,
             Kind::Loaded => port < self.first_remote,
@@ -504,6 +542,7 @@ impl Fdb {
         location: Location,
         before: Packed,
         wanted: Packed,
+        now_s: u32,
     ) -> Result<(Learned, Location), Learned> {
         let quota = self.ports.get(usize::from(wanted.port())).ok_or(Learned::LimitPort)?;
         if !quota.take() {
@@ -520,8 +559,53 @@ impl Fdb {
         {
             quota.give();
         }
-        pair.put(location, wanted);
+        let flapping = self.count_move(location, now_s);
+        if flapping {
+            let _ = self.alarms.push(Alarm {
+                key: wanted.key(),
+                at: wanted.port(),
+                seen: before.port(),
+                flapping,
+            });
+        }
+        pair.put(location, wanted.held(flapping));
         Ok((Learned::Moved { from: before.port() }, location))
+    }
+
+    /// Counts a move; whether it is one too many.
+    fn count_move(&self, location: Location, now_s: u32) -> bool {
+        let moves = &self.moves[location.0 as usize];
+        let (count, since) = unpack_moves(moves.load(Ordering::Relaxed));
+        let is_new = count == 0 || elapsed(since, now_s) >= WINDOW_S;
+        let (count, since) = if is_new { (1, now_s) } else { (count + 1, since) };
+        let flapping = count == MOVES;
+        moves.store(if flapping { now_s << 8 | count } else { since << 8 | count }, Ordering::Relaxed);
+        flapping
+    }
+
+    /// Lets those in a bucket go whose hold has lasted long enough.
+    fn end_holds(&self, index: u32, now_s: u32) {
+        let bucket = &self.buckets[index as usize];
+        let is_held = |entry: &Option<Packed>| entry.is_some_and(Packed::is_held);
+        if bucket.entries().is_ok_and(|entries| !entries.iter().any(is_held)) {
+            return;
+        }
+        let mut locked = bucket.lock();
+        for way in 0..WAYS {
+            let Some(packed) = locked.entry(way).filter(|packed| packed.is_held()) else { continue };
+            let moves = &self.moves[locate(index, way).0 as usize];
+            if elapsed(unpack_moves(moves.load(Ordering::Relaxed)).1, now_s) >= HOLD_S {
+                moves.store(0, Ordering::Relaxed);
+                locked.put(way, packed.held(false));
+                // What was decided about its frames from elsewhere is decided anew.
+                self.versions.advance(self.home(packed).slot);
+            }
+        }
+    }
+
+    /// The next alarm that nobody has taken yet.
+    pub fn next_alarm(&self) -> Option<Alarm> {
+        self.alarms.pop()
     }
 
     fn insert(&self, pair: &mut Pair<'_>, wanted: Packed) -> Result<(Learned, Location), Learned> {
@@ -540,6 +624,7 @@ impl Fdb {
             bridge.give();
             return Err(Learned::LimitTable);
         }
+        self.moves[location.0 as usize].store(0, Ordering::Relaxed);
         pair.put(location, wanted);
         Ok((Learned::New, location))
     }
@@ -613,6 +698,16 @@ impl Learn {
 impl Packed {
     #[inline]
     fn found(self, location: Location) -> Found {
-        Found { port: self.port(), kind: self.kind(), location }
+        Found { port: self.port(), kind: self.kind(), held: self.is_held(), location }
     }
+}
+
+/// How often, and since when.
+fn unpack_moves(word: u32) -> (u32, u32) {
+    (word & 0xff, word >> 8)
+}
+
+/// Seconds since a time of which the low 24 bits are kept.
+fn elapsed(since: u32, now_s: u32) -> u32 {
+    now_s.wrapping_sub(since) & 0xff_ffff
 }

@@ -6,6 +6,10 @@
 //! neither ages nor gives way; what is overheard gives way to who claims the address next, as it does in every
 //! kernel, and each such change is kept as a [`Conflict`] for somebody to judge. It knows no frames and no names.
 //!
+//! Nobody fills it alone: it is counted how many entries each port and remote has brought, and in a table without room
+//! something of one that has brought many gives way to one that has brought few. What is refused all the same is told
+//! of ([`Neighbours::next_refused`]).
+//!
 //! Fixed in size: all memory is had when the table is made. It is cut into shards, each behind a lock. A worker only
 //! tries a lock: a busy shard has no entry for it, and takes none from it. Frames that come here are few and on a slow
 //! way, and what is missed is flooded, as it would be without the table.
@@ -28,6 +32,15 @@ pub const SHARDS: usize = 64;
 
 /// Conflicts that are kept until somebody takes them; further ones are forgotten.
 const CONFLICTS: usize = 256;
+
+/// Ports without room that are kept until somebody takes them.
+const REFUSED: usize = 64;
+
+/// So many entries are looked at for one that gives way: enough to meet one of whoever has most of them.
+const SAMPLE: usize = 16;
+
+/// The port of what no frame says.
+const NO_PORT: u16 = u16::MAX;
 
 /// What an entry is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +94,8 @@ pub struct Claim {
 pub struct Neighbour {
     /// Who has which address.
     pub claim: Claim,
+    /// The port or the remote whose frame said so, by index.
+    pub port: u16,
     /// When that was heard last, in seconds of the switch's clock.
     pub seen_s: u32,
 }
@@ -118,18 +133,21 @@ pub struct Neighbours {
     count: AtomicU32,
     hash: HashKey,
     conflicts: ArrayQueue<Conflict>,
+    /// Entries by the port that brought them.
+    shares: Box<[AtomicU32]>,
+    refused: ArrayQueue<u16>,
 }
 
 /// One that takes nothing.
 impl Default for Neighbours {
     fn default() -> Neighbours {
-        Neighbours::new(0, 0)
+        Neighbours::new(0, 0, 0)
     }
 }
 
 impl Neighbours {
-    /// A table of at most `limit` entries, hashed by `seed`.
-    pub fn new(limit: u32, seed: u64) -> Neighbours {
+    /// A table of at most `limit` entries, brought by ports below `ports`, hashed by `seed`.
+    pub fn new(limit: u32, ports: usize, seed: u64) -> Neighbours {
         let mean = limit as usize / SHARDS;
         // Six deviations above the mean, which no hash reaches by chance.
         let room = (mean + 6 * mean.isqrt() + 16).min(limit as usize);
@@ -142,6 +160,8 @@ impl Neighbours {
             count: AtomicU32::new(0),
             hash: HashKey::from_seed(seed),
             conflicts: ArrayQueue::new(CONFLICTS),
+            shares: (0..ports).map(|_| AtomicU32::new(0)).collect(),
+            refused: ArrayQueue::new(REFUSED),
         }
     }
 
@@ -152,8 +172,8 @@ impl Neighbours {
         shard.find(hash, |entry| entry.claim.key == *key).copied()
     }
 
-    /// Takes in what was overheard. Never waits: what cannot be written now is forgotten.
-    pub fn hear(&self, claim: &Claim, now_s: u32) {
+    /// Takes in what was overheard of a frame from `port`. Never waits: what cannot be written now is forgotten.
+    pub fn hear(&self, claim: &Claim, port: u16, now_s: u32) {
         let (hash, shard) = self.place(&claim.key);
         let is_known = |entry: &Neighbour| {
             entry.seen_s == now_s
@@ -168,6 +188,7 @@ impl Neighbours {
             Some(entry) if entry.claim.mac == claim.mac => {
                 entry.seen_s = now_s;
                 if !entry.claim.origin.is_fixed() {
+                    self.bring(std::mem::replace(&mut entry.port, port), port);
                     entry.claim.origin = claim.origin;
                     entry.claim.router = claim.router.or(entry.claim.router);
                 }
@@ -178,11 +199,18 @@ impl Neighbours {
                 // Who is to judge has enough to do if it does not fit.
                 let _ = self.conflicts.push(conflict);
                 if !fixed {
-                    *entry = Neighbour { claim: *claim, seen_s: now_s };
+                    self.bring(entry.port, port);
+                    *entry = Neighbour { claim: *claim, port, seen_s: now_s };
                 }
             }
             None => {
-                let _ = self.insert(&mut shard, hash, Neighbour { claim: *claim, seen_s: now_s });
+                let entry = Neighbour { claim: *claim, port, seen_s: now_s };
+                let is_in = self.insert(&mut shard, hash, entry).is_ok()
+                    || (self.give_way(&mut shard, hash, port)
+                        && self.insert(&mut shard, hash, entry).is_ok());
+                if !is_in {
+                    let _ = self.refused.push(port);
+                }
             }
         }
     }
@@ -196,8 +224,7 @@ impl Neighbours {
             entry.claim.key == *key && !entry.claim.origin.is_fixed() && entry.claim.mac != mac
         };
         if let Ok(entry) = shard.find_entry(hash, doubted) {
-            entry.remove();
-            self.count.fetch_sub(1, Ordering::Relaxed);
+            self.uncount(&entry.remove().0);
         }
     }
 
@@ -207,7 +234,7 @@ impl Neighbours {
     /// # Errors
     /// There is nothing that could give way.
     pub fn put(&self, key: NeighbourKey, mac: [u8; 6], origin: Origin) -> Result<(), Full> {
-        let entry = Neighbour { claim: Claim { key, mac, origin, router: None }, seen_s: 0 };
+        let entry = Neighbour { claim: Claim { key, mac, origin, router: None }, port: NO_PORT, seen_s: 0 };
         let full = match self.try_put(entry) {
             Ok(()) => return Ok(()),
             Err(full) => full,
@@ -223,7 +250,10 @@ impl Neighbours {
         let mut shard = write(shard);
         match shard.find_mut(hash, |known| known.claim.key == entry.claim.key) {
             Some(known) if known.claim.origin == Origin::Config && entry.claim.origin == Origin::Api => {}
-            Some(known) => *known = entry,
+            Some(known) => {
+                self.bring(known.port, entry.port);
+                *known = entry;
+            }
             None => return self.insert(&mut shard, hash, entry),
         }
         Ok(())
@@ -234,11 +264,8 @@ impl Neighbours {
         let (hash, shard) = self.place(key);
         let mut shard = write(shard);
         let wanted = |entry: &Neighbour| entry.claim.key == *key && entry.claim.origin == origin;
-        let found = shard.find_entry(hash, wanted).map(|entry| entry.remove().0).is_ok();
-        if found {
-            self.count.fetch_sub(1, Ordering::Relaxed);
-        }
-        found
+        let found = shard.find_entry(hash, wanted).map(|entry| entry.remove().0);
+        found.inspect(|entry| self.uncount(entry)).is_ok()
     }
 
     /// Removes all that was overheard and is not to be `kept`, in `count` shards from `start` on; gives where to go on,
@@ -264,9 +291,13 @@ impl Neighbours {
             return;
         }
         let mut shard = write(shard);
-        let before = shard.len();
-        shard.retain(|entry| kept(entry));
-        self.count.fetch_sub((before - shard.len()) as u32, Ordering::Relaxed);
+        shard.retain(|entry| {
+            let stays = kept(entry);
+            if !stays {
+                self.uncount(entry);
+            }
+            stays
+        });
     }
 
     /// All entries, in no order.
@@ -277,6 +308,11 @@ impl Neighbours {
     /// The next conflict that nobody has judged yet.
     pub fn next_conflict(&self) -> Option<Conflict> {
         self.conflicts.pop()
+    }
+
+    /// The next port or remote for whose neighbours there was no room, which nobody has taken yet.
+    pub fn next_refused(&self) -> Option<u16> {
+        self.refused.pop()
     }
 
     /// Entries in the table.
@@ -302,22 +338,55 @@ impl Neighbours {
         }
         let more = |count: u32| (count < self.limit).then_some(count + 1);
         self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| full)?;
+        self.bring(NO_PORT, entry.port);
         shard.insert_unique(hash, entry, |entry| of(&self.hash, &entry.claim.key));
         Ok(())
     }
 
+    /// Counts an entry as brought by another port than before.
+    fn bring(&self, from: u16, to: u16) {
+        if let Some(share) = self.shares.get(usize::from(from)) {
+            share.fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some(share) = self.shares.get(usize::from(to)) {
+            share.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes an entry that has gone out of the counts.
+    fn uncount(&self, entry: &Neighbour) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.bring(entry.port, NO_PORT);
+    }
+
+    fn share(&self, port: u16) -> u32 {
+        self.shares.get(usize::from(port)).map_or(0, |share| share.load(Ordering::Relaxed))
+    }
+
+    /// Removes an entry of a port that has brought more than `port` has, to make room for one whose hash this is;
+    /// whether there was one.
+    fn give_way(&self, shard: &mut Shard, hash: u64, port: u16) -> bool {
+        // Anywhere: where entries gave way before, those of others stand.
+        let place = (hash >> 20) as usize % shard.len().max(1);
+        let around = shard.iter().chain(shard.iter()).skip(place).take(shard.len());
+        let overheard = around.filter(|entry| !entry.claim.origin.is_fixed()).take(SAMPLE);
+        let victim = overheard.max_by_key(|entry| self.share(entry.port)).copied();
+        // One more of the other's would only turn the two round.
+        victim
+            .filter(|victim| self.share(victim.port) > self.share(port) + 1)
+            .is_some_and(|victim| self.take_out(shard, &victim))
+    }
+
     /// Removes something that was overheard; whether there was anything.
     fn evict(&self, shard: &mut Shard) -> bool {
-        let Some(victim) = shard.iter().find(|entry| !entry.claim.origin.is_fixed()).copied() else {
-            return false;
-        };
+        let victim = shard.iter().find(|entry| !entry.claim.origin.is_fixed()).copied();
+        victim.is_some_and(|victim| self.take_out(shard, &victim))
+    }
+
+    fn take_out(&self, shard: &mut Shard, victim: &Neighbour) -> bool {
         let hash = of(&self.hash, &victim.claim.key);
         let found = shard.find_entry(hash, |entry| entry.claim.key == victim.claim.key);
-        let removed = found.map(|entry| entry.remove().0).is_ok();
-        if removed {
-            self.count.fetch_sub(1, Ordering::Relaxed);
-        }
-        removed
+        found.map(|entry| entry.remove().0).inspect(|entry| self.uncount(entry)).is_ok()
     }
 }
 
@@ -360,8 +429,8 @@ mod tests {
     #[test]
     fn the_limit_is_exact_and_what_is_fixed_takes_the_place_of_what_is_overheard() {
         for limit in [16, 1000] {
-            let table = Neighbours::new(limit, 7);
-            (0..5000).for_each(|last| table.hear(&claim(last, 1), 1));
+            let table = Neighbours::new(limit, 4, 7);
+            (0..5000).for_each(|last| table.hear(&claim(last, 1), 1, 1));
             assert_eq!((table.len(), table.entries().len() as u32), (limit, limit));
             for last in 10_000..10_000 + limit as u16 {
                 assert_eq!(table.put(key(last), [2; 6], Origin::Api), Ok(()), "{last}");
@@ -370,18 +439,43 @@ mod tests {
             assert_eq!(table.put(key(9_999), [2; 6], Origin::Config), Err(Full { limit }));
             table.remove_bridge(1);
             assert_eq!((table.len(), table.entries().len()), (0, 0));
-            table.hear(&claim(1, 1), 1);
+            table.hear(&claim(1, 1), 1, 1);
             assert_eq!(table.len(), 1);
         }
     }
 
     #[test]
+    fn one_port_does_not_fill_it_for_the_others() {
+        const LIMIT: u32 = 16_384;
+        let table = Neighbours::new(LIMIT, 4, 7);
+        (0..20_000).for_each(|last| table.hear(&claim(last, 1), 1, 1));
+        assert_eq!((table.len(), table.share(1)), (LIMIT, LIMIT));
+        assert_eq!(table.next_refused(), Some(1));
+        while table.next_refused().is_some() {}
+        (20_000..26_000).for_each(|last| table.hear(&claim(last, 2), 2, 1));
+        assert!((20_000..26_000).all(|last| table.find(&key(last)).is_some()));
+        assert_eq!((table.len(), table.share(1), table.share(2)), (LIMIT, LIMIT - 6_000, 6_000));
+        assert_eq!(table.next_refused(), None);
+        // Up to its share, and no further.
+        (30_000..40_000).for_each(|last| table.hear(&claim(last, 3), 3, 1));
+        let shares = [1, 2, 3].map(|port| table.share(port));
+        assert_eq!((shares.iter().sum::<u32>(), table.len()), (LIMIT, LIMIT));
+        assert!(shares.iter().all(|share| share.abs_diff(LIMIT / 3) < LIMIT / 50), "{shares:?}");
+        assert_eq!(table.next_refused(), Some(3));
+        // A station that moves takes its entries along, and what is configured is nobody's.
+        table.hear(&claim(30_000, 3), 0, 2);
+        table.put(key(50_000), [2; 6], Origin::Api).unwrap();
+        table.remove_bridge(1);
+        assert_eq!([0, 1, 2, 3].map(|port| table.share(port)), [0; 4]);
+    }
+
+    #[test]
     fn memory_is_had_at_once() {
-        let table = Neighbours::new(4096, 7);
+        let table = Neighbours::new(4096, 4, 7);
         let capacity = || table.shards.iter().map(|shard| read(shard).capacity()).sum::<usize>();
         let before = capacity();
         for round in 0..20u16 {
-            (0..4096).for_each(|last| table.hear(&claim(round * 2048 + last, 1), 1));
+            (0..4096).for_each(|last| table.hear(&claim(round * 2048 + last, 1), 1, 1));
             let _ = table.sweep(0, SHARDS, |entry| entry.claim.key.ip[15].is_multiple_of(2));
         }
         assert_eq!(capacity(), before);
@@ -389,11 +483,11 @@ mod tests {
 
     #[test]
     fn what_is_overheard_gives_way_and_what_is_configured_does_not() {
-        let table = Neighbours::new(64, 7);
-        table.hear(&claim(1, 1), 1);
-        table.hear(&claim(1, 1), 2);
+        let table = Neighbours::new(64, 4, 7);
+        table.hear(&claim(1, 1), 1, 1);
+        table.hear(&claim(1, 1), 1, 2);
         assert_eq!(table.next_conflict(), None);
-        table.hear(&claim(1, 2), 3);
+        table.hear(&claim(1, 2), 1, 3);
         let seen = |last| table.find(&key(last)).map(|entry| (entry.claim.mac[5], entry.seen_s));
         assert_eq!(seen(1), Some((2, 3)));
         let conflict = table.next_conflict().unwrap();
@@ -401,7 +495,7 @@ mod tests {
 
         table.put(key(1), [2, 0, 0, 0, 0, 9], Origin::Config).unwrap();
         table.put(key(1), [2, 0, 0, 0, 0, 8], Origin::Api).unwrap();
-        table.hear(&claim(1, 2), 3);
+        table.hear(&claim(1, 2), 1, 3);
         assert_eq!(seen(1), Some((9, 0)));
         assert!(table.next_conflict().unwrap().fixed);
         assert!(!table.remove(&key(1), Origin::Api));
@@ -411,11 +505,11 @@ mod tests {
 
     #[test]
     fn who_writes_is_not_waited_for() {
-        let table = Neighbours::new(64, 7);
-        table.hear(&claim(1, 1), 1);
+        let table = Neighbours::new(64, 4, 7);
+        table.hear(&claim(1, 1), 1, 1);
         let guards: Vec<_> = table.shards.iter().map(write).collect();
         assert_eq!(table.find(&key(1)), None);
-        table.hear(&claim(2, 1), 1);
+        table.hear(&claim(2, 1), 1, 1);
         table.doubt(&key(1), [3; 6]);
         drop(guards);
         assert!(table.find(&key(1)).is_some());

@@ -9,7 +9,7 @@
 //! | --- | --- | --- |
 //! | 0 | MAC octets 0, 1 | MAC octets 2, 3 |
 //! | 1 | MAC octets 4, 5 | bridge |
-//! | 2 | port | occupied, static, loaded, spare, VLAN (12) |
+//! | 2 | port | occupied, static, loaded, held, VLAN (12) |
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
@@ -25,6 +25,7 @@ const TRIES: u32 = 16;
 const OCCUPIED: u32 = 1 << 15;
 const STATIC: u32 = 1 << 14;
 const LOADED: u32 = 1 << 13;
+const HELD: u32 = 1 << 12;
 const VLAN: u32 = 0xfff;
 
 /// An entry as it is stored.
@@ -66,6 +67,18 @@ impl Packed {
         let [a, b, c, d] = self.0[0].to_be_bytes();
         let [e, f] = ((self.0[1] >> 16) as u16).to_be_bytes();
         MacKey { bridge: self.0[1] as u16, vlan: (self.0[2] & VLAN) as u16, mac: [a, b, c, d, e, f] }
+    }
+
+    /// Whether it stays where it is for a while, as it has moved too often.
+    #[inline]
+    pub(super) fn is_held(self) -> bool {
+        self.0[2] & HELD != 0
+    }
+
+    /// The same, held or not.
+    pub(super) fn held(self, held: bool) -> Packed {
+        let [first, second, last] = self.0;
+        Packed([first, second, if held { last | HELD } else { last & !HELD }])
     }
 
     /// The words that the key alone decides, for the hash.
@@ -235,7 +248,10 @@ mod tests {
             for (port, kind) in [(0xffff, Kind::Learned), (7, Kind::Loaded), (0, Kind::Static)] {
                 let packed = Packed::new(key, port, kind);
                 assert_eq!((packed.key(), packed.port(), packed.kind()), (key, port, kind));
-                assert!(packed.is_occupied());
+                assert!(packed.is_occupied() && !packed.is_held());
+                let held = packed.held(true);
+                assert!(held.is_held() && held.held(false) == packed);
+                assert_eq!((held.key(), held.port(), held.kind()), (key, port, kind));
             }
         }
     }

@@ -22,6 +22,20 @@ pub enum Kind {
     Static,
 }
 
+/// Something about a station that somebody should know of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alarm {
+    /// Whose station.
+    pub key: MacKey,
+    /// Index of the port that it is held to be behind.
+    pub at: u16,
+    /// Index of the port that its frames come by, or came by before.
+    pub seen: u16,
+    /// It has moved too often, and is held where it is from now on; else it is configured, loaded or held to be
+    /// elsewhere than it was seen.
+    pub flapping: bool,
+}
+
 /// The place of an entry, by which its stamps are found. Valid as long as the witness it came with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Location(pub(super) u32);

@@ -109,6 +109,50 @@ fn what_is_loaded_gives_way_to_stations_of_this_host_alone() {
 }
 
 #[test]
+fn who_moves_too_often_is_held_for_a_while() {
+    let fdb = small(16);
+    let host = key(1, 0, 9);
+    let moved = |from| Learned::Moved { from };
+    fdb.learn(host, 0, 0, 1_000);
+    // Seldom enough: the count begins anew before it is full.
+    for turn in 0..20 {
+        let (from, to) = (turn as u16 % 2, (turn as u16 + 1) % 2);
+        assert_eq!(fdb.learn(host, to, 0, 1_000 + turn * WINDOW_S / 4).outcome, moved(from), "{turn}");
+    }
+    assert_eq!(fdb.next_alarm(), None);
+    let now_s = 100_000;
+    for turn in 0..MOVES as u16 {
+        assert_eq!(fdb.learn(host, (turn + 1) % 2, 0, now_s).outcome, moved(turn % 2), "{turn}");
+    }
+    assert_eq!(fdb.next_alarm(), Some(Alarm { key: host, at: 1, seen: 0, flapping: true }));
+    let (held, other) = (fdb.learn(host, 2, 0, now_s), fdb.foresee(host, 2));
+    assert_eq!((held.outcome, other, held.location), (Learned::Held, Learned::Held, None));
+    assert_eq!(fdb.learn(host, 1, 0, now_s).outcome, Learned::Known);
+    assert_eq!(fdb.next_alarm(), Some(Alarm { key: host, at: 1, seen: 2, flapping: false }));
+    let sweep = |now_s| fdb.sweep(0, fdb.bucket_count(), now_s, |_| AGEING_S, |_| ());
+    sweep(now_s + HOLD_S - 1);
+    assert_eq!(fdb.learn(host, 2, 0, now_s).outcome, Learned::Held);
+    fdb.learn(host, 1, 0, now_s + HOLD_S);
+    assert!(fdb.versions().is_current(held.witness));
+    sweep(now_s + HOLD_S);
+    assert!(!fdb.versions().is_current(held.witness), "a cached decision must not outlive the hold");
+    assert_eq!(fdb.learn(host, 2, 0, now_s + HOLD_S).outcome, moved(1));
+    assert_eq!((fdb.port_len(1), fdb.port_len(2)), (0, 1));
+}
+
+#[test]
+fn a_new_user_of_a_place_does_not_inherit_its_moves() {
+    let fdb = small(1);
+    for turn in 0..=MOVES as u16 {
+        fdb.learn(key(0, 0, 1), turn % 2, 0, 100);
+    }
+    assert!(fdb.lookup(key(0, 0, 1)).found.is_some_and(|found| found.held));
+    fdb.remove(key(0, 0, 1));
+    fdb.learn(key(0, 0, 1), 2, 0, 100);
+    assert_eq!(fdb.learn(key(0, 0, 1), 3, 0, 100).outcome, Learned::Moved { from: 2 });
+}
+
+#[test]
 fn any_workers_touch_keeps_an_entry_young() {
     let fdb = small(16);
     let (busy, quiet) = (key(0, 0, 1), key(0, 0, 2));
@@ -208,6 +252,8 @@ fn steps() -> impl Strategy<Value = Step> {
 /// What the table should hold, in the plainest words.
 struct Model {
     entries: HashMap<MacKey, (u16, Kind, u32)>,
+    /// How often stations have moved, since when, and whether they are held.
+    moves: HashMap<MacKey, (u32, u32, bool)>,
     limits: [u32; 4],
     capacity: usize,
 }
@@ -224,10 +270,19 @@ impl Model {
                 self.entries.insert(key, (port, kind, now_s));
                 Learned::Known
             }
+            Some(_) if self.moves.get(&key).is_some_and(|moves| moves.2) => Learned::Held,
             Some((_, Kind::Static, _)) => Learned::Static,
             _ if !room => Learned::LimitPort,
             Some((from, ..)) => {
                 self.entries.insert(key, (port, Kind::Learned, now_s));
+                let moves = self.moves.entry(key).or_insert((0, now_s, false));
+                if now_s - moves.1 >= WINDOW_S {
+                    *moves = (0, now_s, false);
+                }
+                moves.0 += 1;
+                if moves.0 == MOVES {
+                    *moves = (MOVES, now_s, true);
+                }
                 Learned::Moved { from }
             }
             None if self.entries.len() == self.capacity => Learned::LimitTable,
@@ -243,7 +298,7 @@ proptest! {
     #[test]
     fn agrees_with_the_model(steps in prop::collection::vec(steps(), 1..200)) {
         let fdb = small(10);
-        let mut model = Model { entries: HashMap::new(), limits: [u32::MAX; 4], capacity: 10 };
+        let mut model = Model { entries: HashMap::new(), moves: HashMap::new(), limits: [u32::MAX; 4], capacity: 10 };
         let mut now_s = 100;
         let all: Vec<MacKey> = (0..24).map(|n| key(n / 12, n / 6 % 2, (n % 6) as u8)).collect();
         let mut kept: HashMap<MacKey, (Option<u16>, Witness)> = HashMap::new();
@@ -263,6 +318,7 @@ proptest! {
                     prop_assert_eq!(fdb.add_static(key, port).is_ok(), fits);
                     if fits {
                         model.entries.insert(key, (port, Kind::Static, 0));
+                        model.moves.remove(&key);
                     }
                 }
                 Step::Remove(key) => prop_assert_eq!(fdb.remove(key), model.entries.remove(&key).is_some()),
@@ -288,6 +344,7 @@ proptest! {
                     let before = model.entries.len();
                     model.entries.retain(|_, e| e.1 == Kind::Static || now_s - e.2 < AGEING_S);
                     prop_assert_eq!(gone, before - model.entries.len());
+                    model.moves.retain(|_, moves| !moves.2 || now_s - moves.1 < HOLD_S);
                 }
                 Step::Wait(seconds) => now_s += seconds,
                 Step::PortLimit(port, limit) => {
@@ -295,6 +352,8 @@ proptest! {
                     model.limits[usize::from(port)] = limit;
                 }
             }
+            let Model { entries, moves, .. } = &mut model;
+            moves.retain(|key, _| entries.contains_key(key));
             for &key in &all {
                 let lookup = fdb.lookup(key);
                 let port = lookup.found.map(|found| found.port);
