@@ -421,6 +421,66 @@ fn a_narrow_link_is_found_out_geneve_over_ipv6() {
     narrow_link("geneve", 6);
 }
 
+/// An error of the first router as a frame: of so many bytes at most, about a tunnel's packet from and to.
+fn too_big(mac: &str, mtu: u16, from: [u8; 4], to: [u8; 4], protocol: u8, port: u16) -> String {
+    let with_sum = |mut bytes: Vec<u8>, at: usize| {
+        let sum: u32 = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        bytes
+    };
+    let header = |total: u16, protocol: u8, from: [u8; 4], to: [u8; 4]| {
+        let [high, low] = total.to_be_bytes();
+        let fixed = [0x45, 0, high, low, 0, 0, 0x40, 0, 64, protocol, 0, 0];
+        with_sum([&fixed[..], &from, &to].concat(), 10)
+    };
+    let mut error = vec![3, 4, 0, 0, 0, 0];
+    error.extend(mtu.to_be_bytes());
+    error.extend(header(1500, protocol, from, to));
+    error.extend([0xc0, 1]);
+    error.extend(port.to_be_bytes());
+    error.extend([5, 0xc8, 0, 0]);
+    let error = with_sum(error, 2);
+    let header = header(20 + error.len() as u16, 1, [10, 77, 1, 254], [10, 77, 1, 1]);
+    let hex = [header, error].concat().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    format!("{}0200000000fe0800{hex}", mac.replace(':', ""))
+}
+
+#[test]
+fn an_error_is_believed_if_it_quotes_a_tunnel_and_never_wholly() {
+    let mut routed = Routed::new("vxlan", 4);
+    wait_until("the way is known", SOON, || routed.mtu(0) == 1500);
+    let router = &routed.routers[0];
+    let neighbours = router.ip("neighbour show 10.77.1.1");
+    let mac = neighbours
+        .split_once("lladdr ")
+        .expect("it was asked")
+        .1
+        .split(' ')
+        .next()
+        .expect("a MAC")
+        .to_owned();
+    let netprobe = vswitch_tests::binaries::binary("netprobe");
+    let say = |mtu, from, to, protocol, port| {
+        let frame = too_big(&mac, mtu, from, to, protocol, port);
+        router.run(&format!("{} frame-send down0 {frame}", netprobe.display()));
+    };
+    let (ours, theirs, other) = ([10, 77, 1, 1], [10, 77, 2, 1], [10, 77, 1, 9]);
+    say(700, ours, theirs, 17, 4790);
+    say(700, ours, theirs, 6, 4789);
+    say(700, ours, theirs, 47, 4789);
+    say(700, other, theirs, 17, 4789);
+    say(700, ours, other, 17, 4789);
+    say(1500, ours, theirs, 17, 4789);
+    say(1234, ours, theirs, 17, 4789);
+    wait_until("the right one is believed", SOON, || routed.mtu(0) == 1234);
+    say(100, ours, theirs, 17, 4789);
+    wait_until("no path is smaller than 576", SOON, || routed.mtu(0) == 576);
+    for daemon in &mut routed.daemons {
+        daemon.stop();
+    }
+}
+
 #[test]
 fn a_ping_finds_a_narrow_link_before_any_frame_does_and_a_silent_remote_is_told() {
     let mut routed = Routed::new("vxlan", 4);

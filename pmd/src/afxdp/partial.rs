@@ -18,10 +18,6 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const GRE: u8 = 47;
 
-/// UDP ports of VXLAN (RFC 7348), of Linux's VXLAN before it had a number, and of Geneve (RFC 8926).
-const VXLAN: u16 = 4789;
-const VXLAN_OF_OLD: u16 = 8472;
-const GENEVE: u16 = 6081;
 /// The EtherType by which GRE and Geneve say that they carry an Ethernet frame.
 const FRAME: u16 = 0x6558;
 
@@ -97,16 +93,15 @@ fn look(head: &[u8]) -> Option<Found> {
     if protocol == UDP { tunnel(head, transport) } else { None }
 }
 
-/// The Ethernet frame in a datagram to the port of a tunnel.
+/// The Ethernet frame in a datagram that looks like Geneve's (RFC 8926, section 3.4) or VXLAN's (RFC 7348, section 5),
+/// to whatever port: either can be had at another than its own.
 #[inline]
 fn tunnel(head: &[u8], transport: usize) -> Option<Found> {
     let payload = transport + 8;
-    match word(head, transport + 2)? {
-        VXLAN | VXLAN_OF_OLD => Some(Found::Tunnel(payload + 8)),
+    match (*head.get(payload)?, word(head, payload + 2)?) {
         // Options in words of four bytes.
-        GENEVE if word(head, payload + 2)? == FRAME => {
-            Some(Found::Tunnel(payload + 8 + usize::from(head[payload] & 0x3f) * 4))
-        }
+        (first, FRAME) if first >> 6 == 0 => Some(Found::Tunnel(payload + 8 + usize::from(first & 0x3f) * 4)),
+        (flags, _) if flags & 0x08 != 0 => Some(Found::Tunnel(payload + 8)),
         _ => None,
     }
 }
@@ -166,12 +161,12 @@ mod tests {
     #[test]
     fn the_inner_checksum_of_a_tunnel_is_found() {
         for (port, tunnel) in [
-            (VXLAN, vec![8, 0, 0, 0, 0, 0, 5, 0]),
-            (VXLAN_OF_OLD, vec![8, 0, 0, 0, 0, 0, 5, 0]),
-            (GENEVE, vec![1, 0, 0x65, 0x58, 0, 0, 5, 0, 1, 2, 3, 4]),
+            (4789, vec![8, 0, 0, 0, 0, 0, 5, 0]),
+            (4790, vec![0x88, 0, 0x65, 0x58, 0, 0, 5, 0]),
+            (6081, vec![1, 0, 0x65, 0x58, 0, 0, 5, 0, 1, 2, 3, 4]),
         ] {
             let mut frame = udp4();
-            frame[36..38].copy_from_slice(&port.to_be_bytes());
+            frame[36..38].copy_from_slice(&u16::to_be_bytes(port));
             frame[40..42].fill(0); // no outer checksum
             frame.truncate(42);
             frame.extend(&tunnel);

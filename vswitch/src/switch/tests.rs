@@ -32,6 +32,7 @@ struct Puppet {
     tx: Option<Tx>,
     closed: Sender<Fate>,
     adopted: bool,
+    mtu: Arc<AtomicU32>,
 }
 
 struct Rx(Play);
@@ -86,7 +87,7 @@ impl Port for Puppet {
     }
 
     fn mtu(&self) -> u32 {
-        1500
+        1500 + self.mtu.load(Ordering::Relaxed)
     }
 
     fn features(&self) -> Features {
@@ -130,6 +131,8 @@ struct Stage {
     /// How often each port was opened.
     opened: Mutex<HashMap<String, u32>>,
     closed: Mutex<HashMap<String, Receiver<Fate>>>,
+    /// What the MTU of all of them is more than 1500.
+    mtu: Arc<AtomicU32>,
 }
 
 impl Stage {
@@ -149,7 +152,8 @@ impl Stage {
             }
         };
         let adopted = self.adopted.contains(&name);
-        Ok(Box::new(Puppet { rx: Some(Rx(play)), tx: Some(Tx(Box::new(dropped))), closed, adopted }))
+        let (rx, tx, mtu) = (Some(Rx(play)), Some(Tx(Box::new(dropped))), self.mtu.clone());
+        Ok(Box::new(Puppet { rx, tx, closed, adopted, mtu }))
     }
 
     fn start(self: &Arc<Stage>, config: Config, at_start: AtStart) -> Arc<Switch> {
@@ -519,6 +523,26 @@ fn a_port_that_is_another_device_when_it_comes_back_leaves_nothing() {
     });
     assert_eq!(fates, [Fate::Remove]);
     assert!(is_up(&switch, "b"));
+}
+
+#[test]
+fn a_station_takes_what_its_network_takes() {
+    let text = "[switch]\nworkers = [0]\n[limits]\nframes = 1024\nports = 8\n\
+                [[port]]\nname = \"up\"\ntype = \"null\"\n\
+                [[underlay]]\nname = \"core\"\nport = \"up\"\naddress = \"192.0.2.1/24\"\n";
+    let stage = Arc::new(Stage::default());
+    let switch = stage.start(Config::parse(text, "test").unwrap(), AtStart::Refuse);
+    let station = || {
+        let state = switch.lock();
+        let plugged = state.reach.underlay(&"core".parse().unwrap()).unwrap();
+        let view = state.snapshot.port(plugged.index).unwrap();
+        (plugged.index, plugged.station.mtu, plugged.port.mtu(), view.mtu)
+    };
+    let (index, ..) = station();
+    assert_eq!(station(), (index, 1500, 1500, 1504));
+    stage.mtu.store(7500, Ordering::Relaxed);
+    // Its frames have room for a tag more.
+    wait_until("the station is plugged in anew", || station() == (index, 9000, 9000, 9004));
 }
 
 #[test]
