@@ -249,6 +249,10 @@ fn members_of_overlays() {
         vlan: None,
         mtu: None,
         flood: vec![],
+        rx_frames: 1,
+        rx_bytes: 2,
+        tx_frames: 3,
+        tx_bytes: 4,
     };
     let detail = TunnelDetail {
         row,

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use vswitch_tests::cases::{full, scaled};
+use vswitch_tests::ctl::number;
 use vswitch_tests::lab::{assert_conserved, await_up};
 use vswitch_tests::namespace::{Namespace, messages};
 use vswitch_tests::traffic::{Pings, assert_exchange, await_ping, probe_service};
@@ -256,6 +257,14 @@ fn routed(kind: &str, workers: &str) {
         let out = assert_exchange(&near.namespace, &far.namespace, far.address(family), 1, bytes);
         let back = assert_exchange(&far.namespace, &near.namespace, near.address(family), 2, bytes);
         println!("{kind}, IPv{family} inside: {:.2} and {:.2} Gbit/s", out.rate(), back.rate());
+    }
+    let shown = pair.daemons[0].ctl().json(&["tunnel", "show", "dc"]);
+    let (vni, remote) = (&shown["vnis"][0], &shown["remotes"][0]);
+    for direction in ["rx", "tx"] {
+        let (frames, bytes) = (format!("{direction}_frames"), format!("{direction}_bytes"));
+        // One remote, one VNI; between the two readings a frame more may have passed.
+        assert!(number(vni, &frames) > 0 && number(vni, &bytes) > 100 * number(vni, &frames), "{vni}");
+        assert!(number(vni, &frames).abs_diff(number(remote, &frames)) < 10, "{vni} {remote}");
     }
     drop(reports);
     pair.finish();

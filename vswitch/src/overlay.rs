@@ -12,6 +12,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use crate::flow::hash::HashKey;
+use crate::telemetry::counters::VniTraffic;
 use crate::telemetry::drops::DropReason;
 use crate::tunnel::{Claims, Kind, Template};
 
@@ -39,6 +40,8 @@ pub struct Overlays {
     remotes: Vec<Option<RemoteView>>,
     /// By overlay number.
     overlays: Vec<OverlayView>,
+    /// By overlay number: what is counted of it, for each tunnel that carries it.
+    traffic: Vec<Box<[Metered]>>,
     /// By underlay index.
     underlays: Vec<Option<UnderlayView>>,
     peers: HashTable<(Peer, u16)>,
@@ -46,6 +49,9 @@ pub struct Overlays {
     /// Spreads inner flows over source ports, too.
     pub hash: HashKey,
 }
+
+/// A tunnel, and where it is counted what it carries of an overlay.
+type Metered = (u16, Arc<VniTraffic>);
 
 /// A VTEP that a tunnel reaches.
 #[derive(Clone, Debug)]
@@ -167,6 +173,7 @@ impl Overlays {
             first,
             remotes: Vec::new(),
             overlays: Vec::new(),
+            traffic: Vec::new(),
             underlays: Vec::new(),
             peers: HashTable::new(),
             vnis: HashTable::new(),
@@ -224,6 +231,22 @@ impl Overlays {
         }
         self.overlays.push(view);
         number
+    }
+
+    /// Says where it is counted what tunnels carry of an overlay.
+    pub fn meter(&mut self, overlay: u16, tunnels: impl IntoIterator<Item = (u16, Arc<VniTraffic>)>) {
+        let place = usize::from(overlay);
+        if self.traffic.len() <= place {
+            self.traffic.resize_with(place + 1, Box::default);
+        }
+        self.traffic[place] = tunnels.into_iter().collect();
+    }
+
+    /// Where it is counted what a tunnel carries of an overlay.
+    #[inline]
+    pub fn traffic(&self, overlay: u16, tunnel: u16) -> Option<&VniTraffic> {
+        let carriers = self.traffic.get(usize::from(overlay))?;
+        carriers.iter().find(|(carrier, _)| *carrier == tunnel).map(|(_, traffic)| &**traffic)
     }
 
     /// Whose frame it is that `peer` sent to `local`, of `vni`: the remote and the overlay.

@@ -5,12 +5,15 @@
 
 mod stretched;
 
+use std::sync::Arc;
+
 use control::schema::{VlanId, VlanMode};
 use pmd::{Checksum, Gso, GsoKind, Offload};
 use vswitch::lab::{Design, Lab};
 use vswitch::notation::build;
 use vswitch::overlay::{Overlays, address};
 use vswitch::snapshot::{PortVlans, Stretch};
+use vswitch::telemetry::counters::VniTraffic;
 use vswitch::telemetry::drops::DropReason;
 use vswitch::tunnel::{Claims, Kind, Setup, parse};
 
@@ -51,6 +54,8 @@ const KINDS: [Kind; 3] = [Kind::Vxlan, Kind::Nvgre, Kind::Geneve];
 fn a_flood_reaches_every_remote_and_the_answer_comes_back_to_who_asked() {
     for kind in KINDS {
         let mut lab = lab(kind);
+        let traffic = Arc::new(VniTraffic::new(1));
+        lab.edit(|snapshot| snapshot.overlays.meter(0, [(0, traffic.clone())]));
         let ask = frame([0xff; 6], mac(1), 50);
         let left = lab.pass(WEB, &ask);
         assert_eq!(left.len(), 3, "{kind:?}");
@@ -71,6 +76,13 @@ fn a_flood_reaches_every_remote_and_the_answer_comes_back_to_who_asked() {
         assert_eq!(lab.misses(), 3, "one each, and then the cache");
         let west = lab.totals(WEST);
         assert_eq!((west.rx_frames, west.tx_frames), (3, 4));
+        let (east, totals) = (lab.totals(EAST), traffic.totals());
+        assert_eq!((totals.rx_frames, totals.tx_frames), (3, 5));
+        assert_eq!((totals.rx_bytes, totals.tx_bytes), (west.rx_bytes, west.tx_bytes + east.tx_bytes));
+        assert_eq!(
+            (west.rx_bytes, east.tx_frames),
+            (3 * wrapped(kind, 3, VNI, &frame(mac(1), mac(9), 50)).len() as u64, 1)
+        );
         assert!(lab.is_conserved());
     }
 }

@@ -108,6 +108,14 @@ pub struct VniRow {
     pub mtu: Option<u16>,
     /// Its remotes that get a copy of what is flooded.
     pub flood: Vec<IpAddr>,
+    /// Frames received with this number through the tunnel.
+    pub rx_frames: u64,
+    /// Their bytes, with the tunnel's headers.
+    pub rx_bytes: u64,
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Their bytes, with the tunnel's headers.
+    pub tx_bytes: u64,
 }
 
 /// `tunnel.ping`: ask remotes for an answer, and find out how large a packet may be on the way.

@@ -9,7 +9,7 @@
 use pmd::segment::Train;
 use pmd::{Batch, Packed, Part, TxItem};
 
-use super::execute::{RemoteEvent, Sink, new_tag, output};
+use super::execute::{Sink, new_tag, output};
 use super::too_big;
 use crate::flow::action::TagChange;
 use crate::flow::hash::HashKey;
@@ -51,7 +51,7 @@ pub(super) fn whole<S: Sink>(
         Some(offload) => batch.set_offload(i, offload),
         None => return fail(target.0, view, DropReason::BadOffload, sink),
     }
-    sink.remote(target.0, RemoteEvent::Sent(batch.frame_len(i) as u32));
+    sink.sent(snapshot, target, batch.frame_len(i) as u32);
     output(snapshot, batch, view.outlet, TxItem::whole(batch, i, true), sink);
 }
 
@@ -74,7 +74,7 @@ pub(super) fn copy<S: Sink>(
     match prefixed(batch, i, overlay, template, &snapshot.overlays.hash, change, sink) {
         Some(item) => {
             let len = sink.written().part(batch, item).total() as u32;
-            sink.remote(target.0, RemoteEvent::Sent(len));
+            sink.sent(snapshot, target, len);
             output(snapshot, batch, view.outlet, item, sink);
         }
         None => fail(target.0, view, DropReason::NoHeadroom, sink),
@@ -93,7 +93,7 @@ fn reach<'s, S: Sink>(
     let Some((view, overlay)) = found else {
         // On a shared underlay not even our own address is known while there is no way.
         sink.drop(ingress.rx, DropReason::NoPath);
-        sink.remote(remote, RemoteEvent::Dropped(DropReason::NoPath));
+        sink.lost(remote, DropReason::NoPath);
         return None;
     };
     let Some(template) = &view.template else {
@@ -107,7 +107,7 @@ fn reach<'s, S: Sink>(
 #[cold]
 fn fail<S: Sink>(remote: u16, view: &RemoteView, reason: DropReason, sink: &mut S) {
     sink.drop(view.outlet, reason);
-    sink.remote(remote, RemoteEvent::Dropped(reason));
+    sink.lost(remote, reason);
 }
 
 /// Drops a frame that is too large, and tells who sent it.

@@ -35,8 +35,12 @@ pub trait Sink {
     /// Counts a frame that the switch itself took.
     fn consumed(&mut self, port: u16);
 
-    /// Counts what happens to a remote's frames, beside what is counted at ports.
-    fn remote(&mut self, remote: u16, event: RemoteEvent);
+    /// Counts a frame of so many bytes, header included, that is on its way to a remote by an overlay, beside what is
+    /// counted at ports.
+    fn sent(&mut self, _snapshot: &Snapshot, _target: (u16, u16), _bytes: u32) {}
+
+    /// The same of a frame to or from a remote that was dropped.
+    fn lost(&mut self, _remote: u16, _reason: DropReason) {}
 
     /// Whether the switch may write a frame of its own to `port` now: so that nobody can make it flood somebody.
     fn may_write(&mut self, port: u16) -> bool;
@@ -54,15 +58,6 @@ pub trait Sink {
 
     /// The same memory, to read.
     fn written(&self) -> &Prefixes;
-}
-
-/// What happens to a remote's frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RemoteEvent {
-    /// A frame of so many bytes, header included, is on its way to it.
-    Sent(u32),
-    /// A frame to or from it was dropped.
-    Dropped(DropReason),
 }
 
 /// Bytes that are looked at to find a header's end: a prefix, and what a head holds at least.
@@ -104,7 +99,7 @@ pub fn pass<S: Sink>(snapshot: &Snapshot, batch: &mut Batch<'_>, i: usize, port:
 fn discard<S: Sink>(ingress: Ingress, reason: DropReason, sink: &mut S) {
     sink.drop(ingress.rx, reason);
     if ingress.is_remote() {
-        sink.remote(ingress.port, RemoteEvent::Dropped(reason));
+        sink.lost(ingress.port, reason);
     }
 }
 

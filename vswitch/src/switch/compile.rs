@@ -16,6 +16,7 @@ use crate::agent::{Path, Reason};
 use crate::overlay::{OverlayView, Overlays, RemoteView, UnderlayView, address};
 use crate::pipeline::{mask, remote_mask};
 use crate::snapshot::{BridgeView, Place, PortView, PortVlans, Snapshot, Stretch};
+use crate::telemetry::counters::VniTraffic;
 use crate::tunnel::{Kind, Setup, Template};
 
 /// IP protocols of tunnels.
@@ -26,7 +27,23 @@ impl State {
     /// Builds the snapshot of the current state and gives it to every worker. Also sets the limits that the
     /// tables keep themselves.
     pub(super) fn publish(&mut self) {
+        self.meter();
         self.compile(self.snapshot.generation.wrapping_add(1));
+    }
+
+    /// Has counters for what each VNI carries through each tunnel; those that were there before count on.
+    fn meter(&mut self) {
+        let mut before = std::mem::take(&mut self.traffic);
+        let workers = self.crew.members().len();
+        for bridge in &self.config.bridges {
+            for (_, vni) in bridge.vnis() {
+                for tunnel in self.config.tunnels.iter().filter(|tunnel| bridge.uses(tunnel, vni)) {
+                    let key = (tunnel.name.clone(), vni);
+                    let traffic = before.remove(&key).unwrap_or_else(|| Arc::new(VniTraffic::new(workers)));
+                    self.traffic.insert(key, traffic);
+                }
+            }
+        }
     }
 
     /// The same where only ways to remotes have changed: what is cached about flows stands.
@@ -193,6 +210,10 @@ impl State {
                 flood: flood.into(),
             };
             let number = overlays.add(view, carriers.iter().map(|(tunnel, _)| *tunnel));
+            let traffic = carriers.iter().filter_map(|(number, tunnel)| {
+                Some((*number, self.traffic.get(&(tunnel.name.clone(), vni))?.clone()))
+            });
+            overlays.meter(number, traffic);
             match vlan {
                 None => return Stretch::Whole(number),
                 Some(vlan) => vlans.push((vlan.into(), number)),

@@ -50,6 +50,7 @@ use crate::agent;
 use crate::snapshot::Snapshot;
 use crate::tables::fdb::{Fdb, Size};
 use crate::tables::neighbour::Neighbours;
+use crate::telemetry::counters::VniTraffic;
 use crate::worker::Event;
 
 /// Most bridges of one switch.
@@ -120,6 +121,8 @@ pub(crate) struct State {
     loaded: Loaded,
     /// The tunnels of the desired state, each with the remotes that controllers have given it, too.
     tunnels: Vec<schema::Tunnel>,
+    /// What each VNI carries through each tunnel.
+    traffic: HashMap<(schema::TunnelName, schema::Vni), Arc<VniTraffic>>,
     events: EventLog,
     clock: Arc<dyn Clock>,
     snapshot: Arc<Snapshot>,
@@ -202,6 +205,7 @@ impl Switch {
             neighbours: Arc::new(Neighbours::new(limits.neighbours, indices(&limits), seed)),
             loaded: Loaded::default(),
             tunnels: Vec::new(),
+            traffic: HashMap::new(),
             events: EventLog::default(),
             clock,
             snapshot: Arc::default(),

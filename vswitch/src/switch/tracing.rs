@@ -10,7 +10,7 @@ use crate::flow::headers::{Depth, Link, parse, parse_link};
 use crate::flow::key::{Field, FieldValue, FlowKey, KeyMask};
 use crate::overlay::Ingress;
 use crate::pipeline::decapsulate::{self, Admitted};
-use crate::pipeline::execute::{RemoteEvent, Sink, execute, pass, plausible};
+use crate::pipeline::execute::{Sink, execute, pass, plausible};
 use crate::pipeline::{Learning, Observer, decide};
 use crate::snapshot::{Place, Snapshot};
 use crate::tables::fdb::Fdb;
@@ -58,8 +58,6 @@ impl Sink for Collector<'_> {
     fn made(&mut self, _port: u16, _frames: u32) {}
 
     fn consumed(&mut self, _port: u16) {}
-
-    fn remote(&mut self, _remote: u16, _event: RemoteEvent) {}
 
     fn may_write(&mut self, _port: u16) -> bool {
         true

@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use super::report::reasons;
 use super::{State, Switch};
 use crate::agent::{Ends, Liveness, Packets, Path, PingError, Pinger, Reason};
-use crate::telemetry::counters::PortTotals;
+use crate::telemetry::counters::{PortTotals, VniTotals};
 
 /// How long a remote has to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -224,12 +224,21 @@ impl State {
         let mtu = mtu.map(|remote| remote.mtu).min().and_then(|mtu| u16::try_from(mtu).ok());
         let of_bridge = |bridge: &control::schema::Bridge| {
             let used = bridge.vnis().filter(|(_, vni)| bridge.uses(tunnel, *vni));
-            let row = |(vlan, vni): (Option<control::schema::VlanId>, control::schema::Vni)| VniRow {
-                vni,
-                bridge: bridge.name.clone(),
-                vlan: vlan.map(Into::into),
-                mtu,
-                flood: self.flood_list(&remotes, &bridge.name, vlan.map_or(0, Into::into)),
+            let row = |(vlan, vni): (Option<control::schema::VlanId>, control::schema::Vni)| {
+                let traffic = self.traffic.get(&(tunnel.name.clone(), vni));
+                let VniTotals { rx_frames, rx_bytes, tx_frames, tx_bytes } =
+                    traffic.map(|traffic| traffic.totals()).unwrap_or_default();
+                VniRow {
+                    vni,
+                    bridge: bridge.name.clone(),
+                    vlan: vlan.map(Into::into),
+                    mtu,
+                    flood: self.flood_list(&remotes, &bridge.name, vlan.map_or(0, Into::into)),
+                    rx_frames,
+                    rx_bytes,
+                    tx_frames,
+                    tx_bytes,
+                }
             };
             used.map(row).collect::<Vec<_>>()
         };

@@ -1,4 +1,4 @@
-//! Counters: what each worker did, by port.
+//! Counters: what each worker did, by port, and by VNI of a tunnel.
 //!
 //! Each worker writes its own, with plain loads and stores, and whoever asks adds them up. Conservation:
 //! over all ports and workers, `received + made = sent + dropped + consumed + held`. A frame is received
@@ -128,6 +128,61 @@ impl WorkerCounters {
     #[inline]
     pub fn port(&self, port: u16) -> &PortCounters {
         &self.ports[port as usize]
+    }
+}
+
+/// What one VNI carries through a tunnel: each worker's counters, and a line of its own for each.
+#[derive(Debug)]
+pub struct VniTraffic(Box<[CachePadded<VniCounters>]>);
+
+/// One worker's counters of one VNI of a tunnel; bytes with the tunnel's headers.
+#[derive(Debug, Default)]
+pub struct VniCounters {
+    /// Frames that came in.
+    pub rx_frames: Counter,
+    /// Their bytes.
+    pub rx_bytes: Counter,
+    /// Frames that are on their way out.
+    pub tx_frames: Counter,
+    /// Their bytes.
+    pub tx_bytes: Counter,
+}
+
+/// The counters of one VNI of a tunnel, added up over the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VniTotals {
+    /// Frames that came in.
+    pub rx_frames: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Frames that went out.
+    pub tx_frames: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+}
+
+impl VniTraffic {
+    /// Counters for so many workers, all zero.
+    pub fn new(workers: usize) -> VniTraffic {
+        VniTraffic((0..workers).map(|_| CachePadded::default()).collect())
+    }
+
+    /// One worker's.
+    #[inline]
+    pub fn of(&self, worker: usize) -> Option<&VniCounters> {
+        self.0.get(worker).map(|counters| &**counters)
+    }
+
+    /// The sum over all workers.
+    pub fn totals(&self) -> VniTotals {
+        let mut totals = VniTotals::default();
+        for counters in &self.0 {
+            totals.rx_frames += counters.rx_frames.get();
+            totals.rx_bytes += counters.rx_bytes.get();
+            totals.tx_frames += counters.tx_frames.get();
+            totals.tx_bytes += counters.tx_bytes.get();
+        }
+        totals
     }
 }
 

@@ -9,13 +9,14 @@ use super::Parts;
 use super::flows::Flow;
 use super::outlet::Outlets;
 use super::queue::Queue;
+use super::tally::{Books, Tally, Way};
 use crate::flow::action::Actions;
 use crate::flow::cache::{Current, FlowCache, Probes};
 use crate::flow::headers::{Link, parse_link, untagged};
 use crate::flow::key::{FlowKey, KeyMask};
 use crate::overlay::Ingress;
 use crate::pipeline::decapsulate::{Admitted, admit as enter};
-use crate::pipeline::execute::{RemoteEvent, Sink, execute, pass, plausible};
+use crate::pipeline::execute::{Sink, execute, pass, plausible};
 use crate::pipeline::{Decision, Learning, decide, neighbour, remote_mask};
 use crate::snapshot::{Place, PortView, Snapshot};
 use crate::tables::fdb::{Fdb, Learned, Location};
@@ -187,6 +188,7 @@ impl Decider {
             at += 1;
         }
         sink.flush(&mut batch);
+        sink.settle(&self.snapshot);
         batch.recycle(pool);
         queue.rx.release(pool);
         outlets.flush();
@@ -257,7 +259,7 @@ impl Decider {
     /// Lets in what comes by an underlay, without its outer headers, and makes a key for each frame inside; what else
     /// comes is seen off at once. Gives the number of keys.
     fn read_underlay(&mut self, batch: &mut Batch<'_>, index: u16, port: u16, sink: &mut impl Sink) -> usize {
-        let (mut keys, mut bytes) = (0, 0);
+        let (mut keys, mut bytes, mut tally) = (0, 0, Tally::default());
         for frame in 0..batch.len() {
             let len = batch.frame_len(frame);
             bytes += len as u64;
@@ -268,9 +270,7 @@ impl Decider {
             };
             match admitted {
                 Ok(Admitted::Inner(ingress)) => {
-                    let counters = self.counters.port(ingress.port);
-                    counters.rx_frames.add(1);
-                    counters.rx_bytes.add(len as u64);
+                    tally.add((ingress.port, ingress.overlay), len as u64, Way::In, self.books());
                     match read_inner(batch, frame, ingress, &mut self.keys[keys]) {
                         Ok(len) => {
                             self.frames[keys] = Known { frame: frame as u16, len };
@@ -279,7 +279,7 @@ impl Decider {
                         }
                         Err(reason) => {
                             sink.drop(port, reason);
-                            sink.remote(ingress.port, RemoteEvent::Dropped(reason));
+                            sink.lost(ingress.port, reason);
                         }
                     }
                 }
@@ -287,8 +287,13 @@ impl Decider {
                 Err(reason) => sink.drop(port, reason),
             }
         }
+        tally.settle(Way::In, self.books());
         self.counters.port(port).rx_bytes.add(bytes);
         keys
+    }
+
+    fn books(&self) -> Books<'_> {
+        Books { worker: self.worker, counters: &self.counters, overlays: &self.snapshot.overlays }
     }
 
     /// Acts on frames as long as it is known what was decided about their flows; gives the place of the first

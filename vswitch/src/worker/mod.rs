@@ -13,6 +13,7 @@ pub mod mailbox;
 pub mod outlet;
 pub mod queue;
 mod queues;
+mod tally;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -122,7 +123,7 @@ impl Worker {
             queues: Queues::new(events),
             memory: RxMemory::new(),
             pool: parts.arena.pool(),
-            outlets: Outlets::new(parts.ports, parts.counters.clone()),
+            outlets: Outlets::new(parts.ports, parts.index, parts.counters.clone()),
             decider: Decider::new(&parts),
             counters: parts.counters,
             mailbox: parts.mailbox,

@@ -6,10 +6,11 @@ use pmd::coalesce::coalesce;
 use pmd::{BATCH, Batch, Burst, Features, Pool, Prefixes, TxItem, TxQueue, TxReport};
 
 use crate::bucket::Bucket;
-use crate::pipeline::execute::{RemoteEvent, Sink};
+use crate::pipeline::execute::Sink;
 use crate::snapshot::{PortView, Snapshot};
 use crate::telemetry::counters::{PortCounters, WorkerCounters};
 use crate::telemetry::drops::DropReason;
+use crate::worker::tally::{Books, Tally, Way};
 
 /// A tx queue, the worker's own or shared behind a lock that is taken once a burst.
 pub enum Tx {
@@ -70,15 +71,17 @@ pub struct Outlets {
     now_ns: u64,
     /// What [`Sink::identification`] gives next.
     identification: u16,
+    worker: usize,
     counters: Arc<WorkerCounters>,
+    tally: Tally,
 }
 
 /// Frames that the switch writes to one port in a row at most, and in a second on average.
 const WRITES: u64 = 100;
 
 impl Outlets {
-    /// None yet, for ports below `ports`.
-    pub fn new(ports: usize, counters: Arc<WorkerCounters>) -> Outlets {
+    /// None yet, for ports below `ports`, of this worker.
+    pub fn new(ports: usize, worker: usize, counters: Arc<WorkerCounters>) -> Outlets {
         Outlets {
             by_port: (0..ports).map(|_| Outlet::default()).collect(),
             touched: Vec::with_capacity(ports),
@@ -88,7 +91,9 @@ impl Outlets {
             writes: vec![Bucket::new(WRITES, WRITES); ports],
             now_ns: 0,
             identification: 0,
+            worker,
             counters,
+            tally: Tally::default(),
         }
     }
 
@@ -234,6 +239,15 @@ impl BurstSink<'_> {
     }
 }
 
+impl BurstSink<'_> {
+    /// Counts what was sent to remotes since it was called last.
+    #[inline]
+    pub fn settle(&mut self, snapshot: &Snapshot) {
+        let Outlets { worker, counters, tally, .. } = &mut *self.outlets;
+        tally.settle(Way::Out, Books { worker: *worker, counters, overlays: &snapshot.overlays });
+    }
+}
+
 impl Sink for BurstSink<'_> {
     #[inline]
     fn emit(&mut self, batch: &mut Batch<'_>, port: u16, item: TxItem) {
@@ -278,15 +292,14 @@ impl Sink for BurstSink<'_> {
     }
 
     #[inline]
-    fn remote(&mut self, remote: u16, event: RemoteEvent) {
-        let counters = self.outlets.counters.port(remote);
-        match event {
-            RemoteEvent::Sent(bytes) => {
-                counters.tx_frames.add(1);
-                counters.tx_bytes.add(bytes.into());
-            }
-            RemoteEvent::Dropped(reason) => counters.drop(reason, 1),
-        }
+    fn sent(&mut self, snapshot: &Snapshot, target: (u16, u16), bytes: u32) {
+        let Outlets { worker, counters, tally, .. } = &mut *self.outlets;
+        let books = Books { worker: *worker, counters, overlays: &snapshot.overlays };
+        tally.add(target, bytes.into(), Way::Out, books);
+    }
+
+    fn lost(&mut self, remote: u16, reason: DropReason) {
+        self.outlets.counters.port(remote).drop(reason, 1);
     }
 
     fn may_write(&mut self, port: u16) -> bool {

@@ -84,7 +84,8 @@ pub(crate) fn tunnel(detail: &TunnelDetail, style: Style) -> String {
     for vni in &detail.vnis {
         let vlan = vni.vlan.map_or(String::new(), |vlan| format!(" VLAN {vlan}"));
         let mtu = vni.mtu.map_or(String::new(), |mtu| format!(", MTU {mtu}"));
-        rows.push(("VNI", format!("{} is bridge {}{vlan}{mtu}", vni.vni, vni.bridge)));
+        let passed = format!("{} received, {} sent", vni.rx_frames, vni.tx_frames);
+        rows.push(("VNI", format!("{} is bridge {}{vlan}{mtu}; {passed}", vni.vni, vni.bridge)));
     }
     for drop in &detail.drop_reasons {
         rows.push(("drops", format!("{} {}", drop.frames, printable(&drop.reason))));
