@@ -51,6 +51,7 @@ fn pipeline(c: &mut Criterion) {
         hairpin: false,
         mtu: 1500,
         features: pmd::Features::NONE,
+        group: None,
         up: true,
         mask: vswitch::pipeline::mask(),
     };

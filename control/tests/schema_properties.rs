@@ -99,24 +99,38 @@ fn port(index: usize, bridges: usize) -> impl Strategy<Value = Port> {
         vlan_mode(),
         any::<(bool, bool)>(),
         option::of(0u32..=16_777_216),
+        any::<Option<u16>>(),
         option::of(2u16..=64),
         vec(0u16..2, 0..3),
         kind(index),
     )
-        .prop_map(move |(name, bridge, vlan, (isolated, hairpin), fdb_limit, queues, workers, kind)| {
-            let queues = queues.filter(|queues| *queues <= 8 || !matches!(kind, PortKind::VhostUser(_)));
-            Port {
-                name: PortName::new(&format!("p{index}{name}")).unwrap(),
-                bridge: Some(bridge_name(bridge)),
+        .prop_map(
+            move |(
+                name,
+                bridge,
                 vlan,
-                isolated,
-                hairpin,
+                (isolated, hairpin),
                 fdb_limit,
+                policy_group,
                 queues,
                 workers,
                 kind,
-            }
-        })
+            )| {
+                let queues = queues.filter(|queues| *queues <= 8 || !matches!(kind, PortKind::VhostUser(_)));
+                Port {
+                    name: PortName::new(&format!("p{index}{name}")).unwrap(),
+                    bridge: Some(bridge_name(bridge)),
+                    vlan,
+                    isolated,
+                    hairpin,
+                    fdb_limit,
+                    policy_group,
+                    queues,
+                    workers,
+                    kind,
+                }
+            },
+        )
 }
 
 fn bridge_name(index: usize) -> BridgeName {

@@ -193,6 +193,59 @@ fn kernel_vxlan_four_workers() {
     kernel_vxlan("[0, 0, 1, 1]", &[0b001, 0b110]);
 }
 
+/// A kernel's mark is the group that its frames carry, and the group that they carry becomes its mark.
+#[test]
+fn kernel_vxlan_with_policy_groups() {
+    let lab = Lab::new("gbp");
+    let (container, network) = (lab.container("near", Attachment::Tap, 1430), Namespace::new("vtep"));
+    let site = Site {
+        workers: "[1]",
+        container: &container,
+        network: &network,
+        uplink: [&format!("{}/24", THEIRS[0]), &format!("{}/24", OURS[0])],
+        underlay: "",
+        tunnel: &format!("type = \"vxlan\"\nremote = [\"{}\"]\ngbp = true\n", THEIRS[0]),
+    };
+    let port = "bridge = \"blue\"\n";
+    let mut daemon = lab.start(&site.text().replacen(port, &format!("{port}policy_group = 7\n"), 1));
+    let (ctl, report) = (daemon.ctl(), Report(daemon.ctl()));
+    await_up(&ctl, &[&container.name, "uplink"]);
+    let (ours, theirs) = (OURS[0], THEIRS[0]);
+    network.ip(&format!(
+        "link add vx0 address {FAR_MAC} type vxlan id 5001 local {theirs} remote {ours} dstport 4789 gbp"
+    ));
+    network.run("sysctl -qw net.ipv6.conf.vx0.disable_ipv6=1");
+    let far = address(FAR[0]);
+    network.ip(&format!("address add {far}/24 dev vx0"));
+    network.run(
+        "nft add table ip hearing { chain in { type filter hook input priority 0 ; iifname vx0 meta mark 7 counter ; } ; }",
+    );
+    let mark = |mark: u32| {
+        let chain = "type route hook output priority 0 ; oifname vx0";
+        network.run(&format!(
+            "nft add table ip marking {{ chain out {{ {chain} meta mark set {mark:#x} ; }} ; }}"
+        ));
+    };
+    // Group 9; its sender shall not be learned.
+    mark(0x40_0009);
+    // No ARP: marks are those of IP packets.
+    network.ip("link set vx0 mtu 1430 up");
+    network.ip(&format!("neighbour add {} lladdr {} dev vx0", container.v4, container.mac()));
+    container.namespace.ip(&format!("neighbour add {far} lladdr {FAR_MAC} dev eth0"));
+    let is_known = || ctl.rows(&["fdb", "list"]).iter().any(|entry| entry["mac"] == FAR_MAC);
+    await_ping(&container.namespace, far);
+    let seen = network.run("nft list chain ip hearing in");
+    assert!(!seen.contains("counter packets 0"), "our group is its mark: {seen}");
+    assert!(!is_known(), "it asked not to be learned");
+    network.run("nft delete table ip marking");
+    mark(9);
+    await_ping(&container.namespace, far);
+    assert!(is_known());
+    assert_conserved(&ctl);
+    drop(report);
+    daemon.stop();
+}
+
 /// Two hosts with a switch of ours each, and two routers between them.
 struct Routed {
     near: Container,

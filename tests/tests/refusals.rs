@@ -132,8 +132,8 @@ fn what_the_machine_does_not_have_is_refused() {
 fn what_overlays_cannot_do_yet_is_refused() {
     let mut running = Running::start();
     let underlay = "[[port]]\nname = \"up\"\ntype = \"afxdp\"\ndevice = \"lo\"\n\
-         [[underlay]]\nname = \"core\"\nport = \"up\"\nshare = false\naddress = [\"192.0.2.1/24\"]\n";
-    for key in ["gbp = true", "local = \"192.0.2.1\"\ngroup = \"239.0.0.1\""] {
+         [[underlay]]\nname = \"core\"\nport = \"up\"\nshare = true\n";
+    for key in ["bfd = true", "local = \"192.0.2.1\"\ngroup = \"239.0.0.1\""] {
         let tunnel =
             "[[tunnel]]\nname = \"dc\"\ntype = \"vxlan\"\nunderlay = \"core\"\nremote = \"192.0.2.2\"\n";
         let name = key.lines().last().and_then(|line| line.split(' ').next()).expect("a key");

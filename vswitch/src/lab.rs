@@ -146,6 +146,7 @@ impl Lab {
                 hairpin: design.hairpin,
                 mtu: design.wire.mtu,
                 features: design.wire.features,
+                group: None,
                 up: true,
                 mask: pipeline::mask(),
             }));

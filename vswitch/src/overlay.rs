@@ -14,7 +14,7 @@ use hashbrown::HashTable;
 use crate::flow::hash::HashKey;
 use crate::telemetry::counters::VniTraffic;
 use crate::telemetry::drops::DropReason;
-use crate::tunnel::{Claims, Kind, Template};
+use crate::tunnel::{Claims, Kind, Policy, Template};
 
 /// An IP address, IPv4 as mapped IPv6 (RFC 4291 section 2.5.5.2).
 pub type Address = [u8; 16];
@@ -68,6 +68,8 @@ pub struct RemoteView {
     pub local: Address,
     /// Whether stations are learned from its frames.
     pub learning: bool,
+    /// Whether its frames say of which group their sender is (VXLAN's group policy extension).
+    pub gbp: bool,
     /// The port that frames for it leave by.
     pub outlet: u16,
     /// What comes before a frame for it; `None` while it is not known how to reach it.
@@ -143,13 +145,15 @@ pub struct Ingress {
     pub port: u16,
     /// The overlay that it came by, if a remote sent it.
     pub overlay: u16,
+    /// What the remote's side says of its sender, if the tunnel carries that.
+    pub policy: Policy,
 }
 
 impl Ingress {
     /// By a port of a bridge.
     #[inline]
     pub fn port(port: u16) -> Ingress {
-        Ingress { rx: port, port, overlay: 0 }
+        Ingress { rx: port, port, overlay: 0, policy: Policy::default() }
     }
 
     /// Whether a remote sent it.

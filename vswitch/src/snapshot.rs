@@ -89,6 +89,8 @@ pub struct PortView {
     pub mtu: u32,
     /// What its tx queues take.
     pub features: Features,
+    /// The group that its senders are of, where a tunnel carries that.
+    pub group: Option<u16>,
     /// Whether it is open.
     pub up: bool,
     /// The bits of a flow key that a decision about its frames may depend on.

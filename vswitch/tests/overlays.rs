@@ -352,3 +352,63 @@ fn packets_that_may_be_cut_are_told_apart() {
         assert_eq!(numbers.len(), if df { 1 } else { 100 });
     }
 }
+
+/// A frame in VXLAN from host 2, with the first word of the tunnel's header as given.
+fn with_policy(word: u32, inner: &[u8]) -> Vec<u8> {
+    let mut bytes = wrapped(Kind::Vxlan, 2, VNI, inner);
+    let at = bytes.len() - inner.len() - 8;
+    bytes[at..at + 4].copy_from_slice(&word.to_be_bytes());
+    bytes
+}
+
+/// VNI and group are valid; do not learn; the policy was applied.
+const GROUPED: u32 = 0x8800_0000;
+const UNLEARNED: u32 = 0x0040_0000;
+const APPLIED: u32 = 0x0008_0000;
+
+#[test]
+fn the_group_of_a_port_travels_with_its_frames_where_the_tunnel_carries_it() {
+    for gbp in [false, true] {
+        let mut lab = lab_with(Kind::Vxlan, |setup| Setup { gbp, ..setup });
+        lab.edit(|snapshot| snapshot.ports[usize::from(WEB)].as_mut().unwrap().group = Some(0xabcd));
+        let policy = |bytes: &[u8]| {
+            let claims = Claims { ports: &[(4789, Kind::Vxlan)], gre: false };
+            parse(bytes, bytes.len(), claims).unwrap().unwrap().policy
+        };
+        let groups = |left: &[(u16, Vec<u8>)]| -> Vec<_> {
+            let outside = left.iter().filter(|(port, _)| *port == UPLINK);
+            outside.map(|(_, bytes)| policy(bytes).group()).collect()
+        };
+        let expected = gbp.then_some(0xabcd);
+        // A flood, and then one frame to one remote.
+        assert_eq!(groups(&lab.pass(WEB, &frame([0xff; 6], mac(1), 50))), [expected; 2]);
+        lab.pass(UPLINK, &wrapped(Kind::Vxlan, 2, VNI, &frame(mac(1), mac(9), 50)));
+        let left = lab.pass(WEB, &frame(mac(9), mac(1), 50));
+        assert_eq!(groups(&left), [expected]);
+        assert!(!policy(&left[0].1).do_not_learn() && !policy(&left[0].1).is_applied());
+        assert_eq!(groups(&lab.pass(DB, &frame(mac(9), mac(2), 50))), [None], "who has no group says none");
+    }
+}
+
+#[test]
+fn who_shall_not_be_learned_is_not_where_the_tunnel_carries_that() {
+    for gbp in [false, true] {
+        let mut lab = lab_with(Kind::Vxlan, |setup| Setup { gbp, ..setup });
+        let from = |station: u8| frame(mac(1), mac(station), 50);
+        lab.pass(WEB, &frame([0xff; 6], mac(1), 50));
+        let send = |lab: &mut Lab, word: u32, station: u8| {
+            let left = lab.pass(UPLINK, &with_policy(word, &from(station)));
+            assert_eq!(left, [(WEB, from(station))], "{word:08x} is let in, gbp = {gbp}");
+            // Whoever is not known is looked for everywhere.
+            lab.pass(WEB, &frame(mac(station), mac(1), 50)).len() == 1
+        };
+        assert_eq!(send(&mut lab, GROUPED | UNLEARNED | 7, 9), !gbp, "without it the bits are reserved");
+        if gbp {
+            assert!(!send(&mut lab, GROUPED | UNLEARNED | 7, 9), "nor by the second");
+            assert!(send(&mut lab, GROUPED | 7, 9), "the bit is the frame's, not the flow's");
+        }
+        assert!(send(&mut lab, GROUPED | APPLIED | 7, 10));
+        assert!(send(&mut lab, UNLEARNED | 0x0800_0000, 11), "it counts only with a group (G)");
+        assert!(lab.is_conserved());
+    }
+}

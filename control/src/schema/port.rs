@@ -31,6 +31,8 @@ pub struct Port {
     pub hairpin: bool,
     /// `fdb_limit`: most MACs learned on this port. None: the bridge's limit alone.
     pub fdb_limit: Option<u32>,
+    /// `policy_group`: the group that tunnels with `gbp` say the senders behind this port are of.
+    pub policy_group: Option<u16>,
     /// `queues`: rx queues, 1 to 64; of a `vhost-user` port the queue pairs that the other end may use, 1 to 8.
     /// None: all that an `afxdp` device has, one of any other type.
     pub queues: Option<u16>,
@@ -142,7 +144,7 @@ pub struct Null {
     pub size: u16,
 }
 
-const COMMON_KEYS: [&str; 11] = [
+const COMMON_KEYS: [&str; 12] = [
     "name",
     "bridge",
     "type",
@@ -152,6 +154,7 @@ const COMMON_KEYS: [&str; 11] = [
     "isolated",
     "hairpin",
     "fdb_limit",
+    "policy_group",
     "queues",
     "workers",
 ];
@@ -245,6 +248,7 @@ impl Port {
             isolated: false,
             hairpin: false,
             fdb_limit: None,
+            policy_group: None,
             queues: None,
             workers: Vec::new(),
             kind,
@@ -258,6 +262,7 @@ impl Port {
         let isolated = section.boolean("isolated").unwrap_or(false);
         let hairpin = section.boolean("hairpin").unwrap_or(false);
         let fdb_limit = section.integer("fdb_limit", FDB_LIMIT, " entries");
+        let policy_group = section.integer("policy_group", 0..=65_535, "");
         let queues = section.integer("queues", 1..=64, " queues");
         let workers = section.list("workers").unwrap_or_default();
         let workers = workers.iter().filter_map(|n| section.integer_of("workers", n, 0..=255, "")).collect();
@@ -290,9 +295,18 @@ impl Port {
         };
         let marks = finish(section, type_name);
         let port = match (name, kind) {
-            (Some(name), Some(kind)) => {
-                Some(Self { name, bridge, vlan, isolated, hairpin, fdb_limit, queues, workers, kind })
-            }
+            (Some(name), Some(kind)) => Some(Self {
+                name,
+                bridge,
+                vlan,
+                isolated,
+                hairpin,
+                fdb_limit,
+                policy_group,
+                queues,
+                workers,
+                kind,
+            }),
             _ => None,
         };
         (port, marks)
@@ -313,6 +327,7 @@ impl Port {
         fields.extend(self.isolated.then_some(("isolated", json!(true))));
         fields.extend(self.hairpin.then_some(("hairpin", json!(true))));
         fields.extend(self.fdb_limit.map(|limit| ("fdb_limit", json!(limit))));
+        fields.extend(self.policy_group.map(|group| ("policy_group", json!(group))));
         fields.extend(self.queues.map(|queues| ("queues", json!(queues))));
         fields.extend((!self.workers.is_empty()).then_some(("workers", json!(self.workers))));
         self.kind.fields(&self.name, &mut fields);

@@ -32,8 +32,18 @@ pub use super::step::Step;
 use super::step::changes;
 
 /// Keys of `[[port]]` that change while the port's queues go on.
-const IN_PLACE: [&str; 9] =
-    ["vlan", "trunk", "native_vlan", "isolated", "hairpin", "fdb_limit", "workers", "address", "gateway"];
+const IN_PLACE: [&str; 10] = [
+    "vlan",
+    "trunk",
+    "native_vlan",
+    "isolated",
+    "hairpin",
+    "fdb_limit",
+    "policy_group",
+    "workers",
+    "address",
+    "gateway",
+];
 
 /// Keys of `[[port]]` for which it is enough to open the same device again. A port that moves to another
 /// bridge is among them, so that nothing that was learned or cached about it moves along.

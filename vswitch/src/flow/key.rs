@@ -11,7 +11,7 @@
 //! | --- | --- |
 //! | 0 | destination MAC (48), in-port (16) |
 //! | 1 | source MAC (48), outer VLAN ID (12), outer tag type (2), inner tag type (2) |
-//! | 2 | ethertype (16), inner TCI (16), outer priority and DEI (4), overlay (16), TOS (8), fragment (2), hidden transport (1), spare (1) |
+//! | 2 | ethertype (16), inner TCI (16), outer priority and DEI (4), overlay (16), TOS (8), fragment (2), hidden transport (1), not to be learned (1) |
 //! | 3 | source port (16), destination port (16), TCP flags (8), ICMP type (8), ICMP code (8), IP protocol or ARP operation (8) |
 //! | 4, 5 | source address of IP or ARP |
 //! | 6, 7 | destination address of IP or ARP |
@@ -84,10 +84,11 @@ impl FlowKey {
         self.words[2] = source_and_type << 48;
     }
 
-    /// Says which overlay the frame came by; after [`set_link`](FlowKey::set_link) or its short form.
+    /// Says which overlay the frame came by, and whether its sender shall not be learned; after
+    /// [`set_link`](FlowKey::set_link) or its short form.
     #[inline]
-    pub fn set_overlay(&mut self, overlay: u16) {
-        self.words[2] |= u64::from(overlay) << 12;
+    pub fn set_overlay(&mut self, overlay: u16, is_unlearned: bool) {
+        self.words[2] |= u64::from(overlay) << 12 | u64::from(is_unlearned);
     }
 
     #[inline]

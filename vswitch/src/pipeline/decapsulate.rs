@@ -15,7 +15,7 @@ use crate::flow::numbers::protocol;
 use crate::overlay::{Ingress, Peer, UnderlayView};
 use crate::snapshot::Snapshot;
 use crate::telemetry::drops::DropReason;
-use crate::tunnel::{Outer, ecn, parse};
+use crate::tunnel::{Outer, Policy, ecn, parse};
 
 /// What a frame of an underlay is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,11 @@ pub fn admit(
     }
     let (remote, overlay) = snapshot.overlays.enter(&peer, &outer.dst, outer.vni)?;
     strip(batch, i, &outer)?;
-    Ok(Admitted::Inner(Ingress { rx, port: remote, overlay }))
+    // Without the extension its bits are reserved, and nothing to us.
+    let has_policy =
+        outer.policy.group().is_some() && snapshot.overlays.remote(remote).is_some_and(|remote| remote.gbp);
+    let policy = if has_policy { outer.policy } else { Policy::default() };
+    Ok(Admitted::Inner(Ingress { rx, port: remote, overlay, policy }))
 }
 
 /// Not a tunnel's: the switch may be meant, which speaks ARP, neighbour discovery, ping and BFD.

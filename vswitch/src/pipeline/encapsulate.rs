@@ -37,7 +37,8 @@ pub(super) fn whole<S: Sink>(
     if !fits(batch, i, view, 0) {
         return refuse(snapshot, batch, i, ingress, (target.0, view), 0, sink);
     }
-    let fill = fill(batch.head(i), batch.frame_len(i), overlay, &snapshot.overlays.hash, sink);
+    let group = group(snapshot, ingress, template);
+    let fill = fill(batch.head(i), batch.frame_len(i), overlay, group, &snapshot.overlays.hash, sink);
     let (offload, len) = (batch.packed_offload(i), template.len());
     // Metadata of the two levels together is the template's to say.
     batch.set_offload(i, Packed::NONE);
@@ -71,7 +72,14 @@ pub(super) fn copy<S: Sink>(
     if !fits(batch, i, view, growth) {
         return refuse(snapshot, batch, i, ingress, (target.0, view), growth, sink);
     }
-    match prefixed(batch, i, overlay, template, &snapshot.overlays.hash, change, sink) {
+    match prefixed(
+        batch,
+        i,
+        (overlay, template, group(snapshot, ingress, template)),
+        &snapshot.overlays.hash,
+        change,
+        sink,
+    ) {
         Some(item) => {
             let len = sink.written().part(batch, item).total() as u32;
             sink.sent(snapshot, target, len);
@@ -143,20 +151,32 @@ fn fits(batch: &Batch<'_>, i: usize, view: &RemoteView, growth: i32) -> bool {
     longest.saturating_add_signed(growth as isize) <= view.mtu as usize + 14
 }
 
+/// The group of whoever is behind the port that the frame came in by, for a tunnel that says so.
+#[inline]
+fn group(snapshot: &Snapshot, ingress: Ingress, template: &Template) -> Option<u16> {
+    if template.has_group() { snapshot.port(ingress.port)?.group } else { None }
+}
+
 /// What the header says of the frame behind it, which has `len` bytes.
 #[inline]
-fn fill<S: Sink>(head: &[u8], len: usize, overlay: &OverlayView, hash: &HashKey, sink: &mut S) -> Fill {
+fn fill<S: Sink>(
+    head: &[u8],
+    len: usize,
+    overlay: &OverlayView,
+    group: Option<u16>,
+    hash: &HashKey,
+    sink: &mut S,
+) -> Fill {
     let Inner { tos, entropy } = Inner::read(head, hash);
     let id = sink.identification();
-    Fill { vni: overlay.vni, inner_len: len as u32, entropy, tos, group: None, id }
+    Fill { vni: overlay.vni, inner_len: len as u32, entropy, tos, group, id }
 }
 
 /// A copy in a tunnel: the header, and the frame's own beginning if that changes, as a prefix.
 fn prefixed<S: Sink>(
     batch: &mut Batch<'_>,
     i: usize,
-    overlay: &OverlayView,
-    template: &Template,
+    (overlay, template, group): (&OverlayView, &Template, Option<u16>),
     hash: &HashKey,
     change: Option<TagChange>,
     sink: &mut S,
@@ -167,7 +187,7 @@ fn prefixed<S: Sink>(
     };
     let (bytes, from) = tag.as_ref().map_or((&[][..], 0), |tag| (tag.bytes(), tag.from));
     let rest = (batch.frame_len(i) as u32).checked_sub(from)?;
-    let fill = fill(batch.head(i), bytes.len() + rest as usize, overlay, hash, sink);
+    let fill = fill(batch.head(i), bytes.len() + rest as usize, overlay, group, hash, sink);
     let offload = batch.offload(i).shifted(change.map_or(0, TagChange::growth))?.into();
     let mut header = [0; MAX + 16];
     let len = template.len();

@@ -24,8 +24,9 @@ pub fn learn<O: Observer>(
     observer: &mut O,
 ) -> Source {
     let key = MacKey { bridge: context.bridge_index, vlan, mac: context.link.src };
-    if matches!(context.origin, Origin::Remote(remote, _) if !remote.learning) {
-        observer.stage("learn", || "the tunnel".into(), || "does not learn".into());
+    if matches!(context.origin, Origin::Remote(remote, _) if !remote.learning || context.is_unlearned) {
+        let whose = if context.is_unlearned { "the tunnel's header" } else { "the tunnel" };
+        observer.stage("learn", || whose.into(), || "does not learn".into());
         return Source { location: None, witness: Witness::NOTHING, outcome: Learned::Known };
     }
     let source = match learning {

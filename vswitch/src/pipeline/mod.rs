@@ -67,6 +67,8 @@ pub struct Context<'a> {
     pub in_port: u16,
     /// The same, as it is configured.
     pub origin: Origin<'a>,
+    /// Whether a tunnel's header asks that the sender is not learned.
+    pub is_unlearned: bool,
     /// The bridge's index.
     pub bridge_index: u16,
     /// The bridge.
@@ -135,7 +137,7 @@ pub fn mask() -> KeyMask {
 
 /// The same of frames that remotes sent.
 pub fn remote_mask() -> KeyMask {
-    KeyMask::of(&Field::BRIDGE).union(KeyMask::of(&[Field::Overlay]))
+    KeyMask::of(&Field::BRIDGE).union(KeyMask::of(&[Field::Overlay, Field::Unlearned]))
 }
 
 /// Decides what happens to a frame with header `link` from `ingress`.
@@ -150,7 +152,9 @@ pub fn decide<O: Observer>(
     let origin = Origin::of(snapshot, ingress)
         .and_then(|(origin, bridge)| Some((origin, bridge, snapshot.bridge(bridge)?)));
     let Some((origin, bridge_index, bridge)) = origin else { return Decision::drop(DropReason::PortGone) };
-    let context = Context { snapshot, in_port: ingress.port, origin, bridge_index, bridge, link };
+    let is_unlearned = ingress.policy.do_not_learn();
+    let in_port = ingress.port;
+    let context = Context { snapshot, in_port, origin, is_unlearned, bridge_index, bridge, link };
     let vlan = match vlan::classify(&context, observer) {
         Ok(vlan) => vlan,
         Err(reason) => return Decision::drop(reason),

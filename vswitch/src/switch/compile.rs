@@ -149,6 +149,7 @@ impl State {
                 hairpin: port.config.hairpin,
                 mtu,
                 features,
+                group: port.config.policy_group,
                 up: port.open().is_some(),
                 mask: mask_of(place),
             };
@@ -176,6 +177,7 @@ impl State {
                 // Tags of the underlay come on top.
                 mtu: port.mtu() + 4,
                 features: Features::NONE,
+                group: None,
                 up: true,
                 mask: mask_of(place),
             };
@@ -298,6 +300,7 @@ impl State {
             address: address(remote),
             local: address(local),
             learning: tunnel.learning,
+            gbp: tunnel.gbp,
             outlet,
             template: template.map(Arc::new),
             mtu: path.map_or(0, |path| kind.mtu_inside(path.mtu, remote.is_ipv6())),

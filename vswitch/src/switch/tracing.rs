@@ -134,7 +134,7 @@ pub fn trace(snapshot: &Snapshot, fdb: &Fdb, port: u16, frame: &[u8], offload: O
                 let headers = headers.or_else(|_| parse(batch.head(0), len, Depth::L2));
                 key = headers.ok().map(|headers| {
                     let mut key = FlowKey::new(&headers, ingress.port);
-                    key.set_overlay(ingress.overlay);
+                    key.set_overlay(ingress.overlay, ingress.policy.do_not_learn());
                     key.masked(&mask)
                 });
                 let decision = decide(snapshot, fdb, ingress, &link, Learning::Off, &mut recorder);
@@ -165,7 +165,7 @@ fn enter(
         || match result {
             Ok(Admitted::Inner(ingress)) => {
                 let vni = snapshot.overlays.overlay(ingress.overlay).map_or(0, |overlay| overlay.vni);
-                format!("from {}, VNI {vni}", snapshot.port_name(ingress.port))
+                format!("from {}, VNI {vni}{}", snapshot.port_name(ingress.port), ingress.policy)
             }
             Ok(Admitted::Pass(out)) => format!("no tunnel's: to {}", snapshot.port_name(out)),
             Err(reason) => format!("drop: {}", reason.name()),

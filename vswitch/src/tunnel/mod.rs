@@ -26,6 +26,7 @@ pub mod vxlan;
 pub use inner::Inner;
 pub use outer::{Claims, Outer, parse};
 pub use template::{Fill, Setup, Template};
+pub use vxlan::Policy;
 
 /// How frames are encapsulated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

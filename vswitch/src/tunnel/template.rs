@@ -137,6 +137,12 @@ impl Template {
         })
     }
 
+    /// Whether the headers say of which group the sender is.
+    #[inline]
+    pub fn has_group(&self) -> bool {
+        self.gbp
+    }
+
     /// How long the headers are.
     #[inline]
     #[allow(clippy::len_without_is_empty, reason = "headers are not a collection")]

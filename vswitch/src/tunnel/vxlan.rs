@@ -12,6 +12,8 @@
 //! | 24 | VNI |
 //! | 8 | reserved |
 
+use std::fmt;
+
 use crate::telemetry::drops::DropReason;
 
 /// The UDP port that IANA assigned (RFC 7348 section 4).
@@ -44,6 +46,16 @@ impl Policy {
     #[inline]
     pub fn is_applied(self) -> bool {
         self.0 & (HAS_GROUP | APPLIED) == HAS_GROUP | APPLIED
+    }
+}
+
+/// What it says, behind something else: `, group 7, policy applied`.
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(group) = self.group() else { return Ok(()) };
+        write!(f, ", group {group}")?;
+        f.write_str(if self.do_not_learn() { ", not to be learned" } else { "" })?;
+        f.write_str(if self.is_applied() { ", policy applied" } else { "" })
     }
 }
 

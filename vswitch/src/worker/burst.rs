@@ -381,7 +381,7 @@ fn read_inner(
         }
         None => read_closely(batch, frame, ingress.port, key)?,
     };
-    key.set_overlay(ingress.overlay);
+    key.set_overlay(ingress.overlay, ingress.policy.do_not_learn());
     Ok(len)
 }
 

@@ -57,6 +57,7 @@ pub fn remote(setup: &Setup) -> RemoteView {
         address: address(setup.dst),
         local: address(setup.src),
         learning: true,
+        gbp: setup.gbp,
         outlet: UPLINK,
         template: Template::new(setup).map(Arc::new),
         mtu: setup.kind.mtu_inside(1500, false),

@@ -36,6 +36,9 @@ pub(crate) struct PortArgs {
     /// Learn at most so many MACs on it
     #[arg(long, value_name = "ENTRIES")]
     fdb_limit: Option<u32>,
+    /// The policy group of the senders behind it, for tunnels with gbp
+    #[arg(long, value_name = "GROUP")]
+    policy_group: Option<u16>,
     /// Rx queues (vhost-user: queue pairs, 8 at most); if not given, all of an afxdp device and one of any other
     /// port
     #[arg(long, value_name = "QUEUES")]
@@ -125,6 +128,7 @@ impl PortArgs {
             ("isolated", flag(self.isolated)),
             ("hairpin", flag(self.hairpin)),
             ("fdb_limit", self.fdb_limit.map(|limit| json!(limit))),
+            ("policy_group", self.policy_group.map(|group| json!(group))),
             ("queues", self.queues.map(|queues| json!(queues))),
             ("workers", (!self.workers.is_empty()).then(|| json!(self.workers))),
             ("netns", text(&self.netns)),

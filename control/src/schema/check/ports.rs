@@ -69,6 +69,7 @@ fn check_uplink(port: &Port, has_underlay: bool, report: &mut Report<'_>) {
         ("isolated", port.isolated, None),
         ("hairpin", port.hairpin, None),
         ("fdb_limit", port.fdb_limit.is_some(), None),
+        ("policy_group", port.policy_group.is_some(), None),
     ];
     for (key, _, hint) in settings.into_iter().filter(|(_, set, _)| *set) {
         report(key, format!("`{key}` is for ports of a bridge"), hint.map(str::to_owned));

@@ -37,6 +37,8 @@ pub enum Field {
     IpFragment,
     /// 1 if there may be a transport header, but out of reach: no port matches then.
     L4Hidden,
+    /// 1 if a tunnel's header asks that the sender is not learned.
+    Unlearned,
     /// Source port of TCP, UDP, SCTP.
     L4Src,
     /// Destination port of TCP, UDP, SCTP.
@@ -57,7 +59,7 @@ pub enum Field {
 
 impl Field {
     /// Every field, in the order of the layout.
-    pub const ALL: [Field; 21] = [
+    pub const ALL: [Field; 22] = [
         Field::EthDst,
         Field::InPort,
         Field::EthSrc,
@@ -71,6 +73,7 @@ impl Field {
         Field::IpTos,
         Field::IpFragment,
         Field::L4Hidden,
+        Field::Unlearned,
         Field::L4Src,
         Field::L4Dst,
         Field::TcpFlags,
@@ -103,6 +106,7 @@ impl Field {
             Field::IpTos => "ip.tos",
             Field::IpFragment => "ip.fragment",
             Field::L4Hidden => "l4.hidden",
+            Field::Unlearned => "unlearned",
             Field::L4Src => "l4.src",
             Field::L4Dst => "l4.dst",
             Field::TcpFlags => "tcp.flags",
@@ -130,6 +134,7 @@ impl Field {
             Field::IpTos => (2, 4, 8),
             Field::IpFragment => (2, 2, 2),
             Field::L4Hidden => (2, 1, 1),
+            Field::Unlearned => (2, 0, 1),
             Field::L4Src => (3, 48, 16),
             Field::L4Dst => (3, 32, 16),
             Field::TcpFlags => (3, 24, 8),
@@ -165,6 +170,7 @@ impl Field {
                 | Field::InnerTci
                 | Field::VlanPriority
                 | Field::Overlay
+                | Field::Unlearned
         )
     }
 

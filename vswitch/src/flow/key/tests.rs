@@ -26,7 +26,7 @@ fn fields_fill_the_words_without_overlap() {
         }
     }
     let spare: u32 = seen.iter().map(|word| word.count_zeros()).sum();
-    assert_eq!(spare, 1);
+    assert_eq!(spare, 0);
     assert!(Field::ALL.windows(2).all(|pair| pair[0] < pair[1]), "listed in order");
 }
 
@@ -72,6 +72,7 @@ fn a_tcp_frame_in_two_tags_lands_in_its_fields() {
             "ip.tos=0xb8",
             "ip.fragment=first",
             "l4.hidden=0",
+            "unlearned=0",
             "l4.src=1234",
             "l4.dst=80",
             "tcp.flags=0x12",
@@ -129,7 +130,10 @@ fn every_header_value_reaches_the_key() {
 #[test]
 fn an_overlay_is_a_field_of_the_key() {
     let mut key = FlowKey::new(&Headers { tos: 0xff, ..Headers::default() }, 7);
-    key.set_overlay(0xabcd);
+    key.set_overlay(0xabcd, false);
+    assert_eq!(key.get(Field::Unlearned), 0);
+    key.set_overlay(0xabcd, true);
+    assert_eq!((key.get(Field::Unlearned), key.get(Field::L4Hidden)), (1, 0));
     assert_eq!((key.overlay(), key.get(Field::Overlay), key.get(Field::IpTos)), (0xabcd, 0xabcd, 0xff));
     assert_eq!((key.in_port(), key.get(Field::EthType)), (7, 0));
 }
