@@ -193,6 +193,47 @@ fn kernel_vxlan_four_workers() {
     kernel_vxlan("[0, 0, 1, 1]", &[0b001, 0b110]);
 }
 
+/// What is flooded goes to a multicast group, both ways, and is heard there.
+#[test]
+fn kernel_vxlan_with_a_multicast_group() {
+    for (side, group) in ["239.1.1.1", "ff05::1:1"].into_iter().enumerate() {
+        let lab = Lab::new("group");
+        let (container, network) = (lab.container("near", Attachment::Tap, 1430), Namespace::new("vtep"));
+        let (ours, theirs, length) = (OURS[side], THEIRS[side], [24, 64][side]);
+        let site = Site {
+            workers: "[1]",
+            container: &container,
+            network: &network,
+            uplink: [&format!("{theirs}/{length}"), &format!("{ours}/{length}")],
+            underlay: "",
+            tunnel: &format!(
+                "type = \"vxlan\"\nlocal = \"{ours}\"\nremote = [\"{theirs}\"]\ngroup = \"{group}\"\n\
+                 udp_checksum = true\n"
+            ),
+        };
+        let mut daemon = lab.start(&site.text());
+        let (ctl, report) = (daemon.ctl(), Report(daemon.ctl()));
+        await_up(&ctl, &[&container.name, "uplink"]);
+        network.ip(&format!(
+            "link add vx0 address {FAR_MAC} type vxlan id 5001 local {theirs} group {group} dev eth0 dstport 4789 udpcsum"
+        ));
+        let far = address(FAR[0]);
+        network.ip(&format!("address add {far}/24 dev vx0"));
+        network.ip("link set vx0 mtu 1430 up");
+        // Our question goes to the group, and so does its own.
+        await_ping(&container.namespace, far);
+        network.ip("neighbour flush dev vx0");
+        await_ping(&network, container.v4);
+        let remotes = &ctl.json(&["tunnel", "show", "dc"])["remotes"];
+        assert_eq!((remotes[1]["address"].as_str(), remotes[1]["state"].as_str()), (Some(group), Some("up")));
+        assert!(remotes[1]["tx_frames"].as_u64() > Some(0), "{remotes:#}");
+        assert_eq!(ctl.drops(None, "unknown-vtep"), 0);
+        assert_conserved(&ctl);
+        drop(report);
+        daemon.stop();
+    }
+}
+
 /// A kernel's mark is the group that its frames carry, and the group that they carry becomes its mark.
 #[test]
 fn kernel_vxlan_with_policy_groups() {

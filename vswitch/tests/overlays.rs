@@ -11,7 +11,7 @@ use control::schema::{VlanId, VlanMode};
 use pmd::{Checksum, Gso, GsoKind, Offload};
 use vswitch::lab::{Design, Lab};
 use vswitch::notation::build;
-use vswitch::overlay::{Overlays, address};
+use vswitch::overlay::{Overlays, RemoteView, address};
 use vswitch::snapshot::{PortVlans, Stretch};
 use vswitch::telemetry::counters::VniTraffic;
 use vswitch::telemetry::drops::DropReason;
@@ -411,4 +411,35 @@ fn who_shall_not_be_learned_is_not_where_the_tunnel_carries_that() {
         assert!(send(&mut lab, UNLEARNED | 0x0800_0000, 11), "it counts only with a group (G)");
         assert!(lab.is_conserved());
     }
+}
+
+#[test]
+fn a_group_brings_frames_of_those_who_are_configured_and_of_nobody_else() {
+    let mut lab = lab(Kind::Vxlan);
+    let groups = [[239, 1, 1, 1], [239, 1, 1, 2]].map(std::net::IpAddr::from);
+    lab.edit(|snapshot| {
+        let overlay = snapshot.overlays.overlay(0).unwrap().clone();
+        let underlay = snapshot.overlays.underlay(0).unwrap().clone();
+        snapshot.overlays = Overlays::new(EAST);
+        snapshot.overlays.put_underlay(0, underlay);
+        snapshot.overlays.add(overlay, [0]);
+        let end = setup(Kind::Vxlan, 1, 2);
+        let east = RemoteView { group: address(groups[0]), ..remote(&end) };
+        snapshot.overlays.put_remote(EAST, Kind::Vxlan, end.port, east);
+    });
+    let inner = frame([0xff; 6], mac(9), 50);
+    let to = |group: std::net::IpAddr, from: u8| {
+        let mac = vswitch::agent::multicast_mac(group);
+        let setup = Setup { src_mac: NEXT_HOP, dst_mac: mac, dst: group, ..setup(Kind::Vxlan, from, 1) };
+        let template = vswitch::tunnel::Template::new(&setup).unwrap();
+        let mut bytes = vec![0; template.len()];
+        let fill = vswitch::tunnel::Fill { vni: VNI, inner_len: inner.len() as u32, ..Default::default() };
+        template.write(&mut bytes, &fill);
+        [bytes, inner.clone()].concat()
+    };
+    assert_eq!(lab.pass(UPLINK, &to(groups[0], 2)), [(WEB, inner.clone()), (DB, inner.clone())]);
+    assert_eq!(lab.pass(UPLINK, &to(groups[1], 2)), []);
+    assert_eq!(lab.pass(UPLINK, &to(groups[0], 77)), []);
+    assert_eq!(lab.dropped(UPLINK, DropReason::UnknownVtep), 2);
+    assert!(lab.is_conserved());
 }

@@ -29,7 +29,8 @@ pub struct TunnelRow {
     pub reason: Option<String>,
     /// Our address, as configured or else as it is in use; null while none is.
     pub local: Option<IpAddr>,
-    /// Its remotes: those of the configuration, in the order there, and those that controllers have given it.
+    /// Its remotes: those of the configuration, in the order there, and those that controllers have given it; then its
+    /// multicast group, if it has one.
     pub remotes: Vec<RemoteRow>,
 }
 

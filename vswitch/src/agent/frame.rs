@@ -1,5 +1,5 @@
 //! The frames that a station understands, read and written: ARP, neighbour discovery, echo, errors that say
-//! "too big", and control packets of BFD.
+//! "too big", control packets of BFD, and who is in which multicast group.
 //!
 //! Headers are smoltcp's. What does not concern a station, or breaks a rule of its protocol, is not heard at all.
 
@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr,
-    IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, NdiscNeighborFlags, NdiscRepr,
+    IgmpPacket, IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, NdiscNeighborFlags, NdiscRepr,
     RawHardwareAddress, UdpPacket, UdpRepr,
 };
 
@@ -41,6 +41,8 @@ pub(crate) enum Heard<'f> {
     Advertisement { target: Ipv6Addr, mac: Option<[u8; 6]>, solicited: bool, overriding: bool, router: bool },
     /// A ping, or its answer.
     Echo { request: bool, from: IpAddr, to: IpAddr, ident: u16, sequence: u16, data: &'f [u8] },
+    /// Who is in this multicast group? In any of its family, if it is unspecified.
+    WhoIsIn { group: IpAddr, within_ns: u64 },
     /// A packet of a BFD session.
     Control(Arrival<'f>),
     /// A packet of ours was too big for a router on its way.
@@ -75,7 +77,7 @@ pub(super) fn read(frame: &[u8], mac: [u8; 6], vlan: Option<u16>) -> Option<([u8
     let (ethertype, payload) = untagged(rest, vlan)?;
     let heard = match ethertype {
         ARP => read_arp(payload)?,
-        IPV4 if !group => read_ipv4(payload)?,
+        IPV4 => read_ipv4(payload, group)?,
         IPV6 => read_ipv6(payload, *from, group)?,
         _ => return None,
     };
@@ -121,11 +123,17 @@ pub(crate) fn read_arp<'f>(payload: &[u8]) -> Option<Heard<'f>> {
     })
 }
 
-fn read_ipv4(payload: &[u8]) -> Option<Heard<'_>> {
+fn read_ipv4(payload: &[u8], group: bool) -> Option<Heard<'_>> {
     let packet = Ipv4Packet::new_checked(payload).ok()?;
     let capabilities = ChecksumCapabilities::default();
     let header = Ipv4Repr::parse(&packet, &capabilities).ok()?;
     let (from, to) = (header.src_addr, header.dst_addr);
+    if header.next_header == IpProtocol::Igmp {
+        return read_igmp(packet.payload());
+    }
+    if group {
+        return None;
+    }
     if header.next_header == IpProtocol::Udp {
         return read_control((from.into(), to.into()), header.hop_limit, packet.payload());
     }
@@ -143,6 +151,30 @@ fn read_ipv4(payload: &[u8]) -> Option<Heard<'_>> {
         _ => return None,
     };
     Some(Heard::Echo { request, from: from.into(), to: to.into(), ident, sequence, data })
+}
+
+/// Reads a question of IGMP, of any version.
+fn read_igmp(message: &[u8]) -> Option<Heard<'static>> {
+    let [0x11, within, _, _, group @ ..] = message else { return None };
+    let group = Ipv4Addr::from(*group.first_chunk()?);
+    let packet = IgmpPacket::new_checked(message).ok()?;
+    // RFC 2236, 4: version 1 says no time, and means ten seconds. Version 3 writes long times otherwise (RFC 3376,
+    // 4.1.1), and may have its answer sooner.
+    let tenths = if *within == 0 { 100 } else { u64::from(*within).min(100) };
+    packet
+        .verify_checksum()
+        .then_some(Heard::WhoIsIn { group: group.into(), within_ns: tenths * 100_000_000 })
+}
+
+/// Reads a question of MLD (RFC 2710, 3), behind its hop-by-hop options.
+fn read_mld<'f>(options: &[u8], from: Ipv6Addr, to: Ipv6Addr) -> Option<Heard<'f>> {
+    let message = options.get((usize::from(*options.get(1)?) + 1) * 8..)?;
+    let [130, _, _, _, high, low, _, _, group @ ..] = message else { return None };
+    let group = Ipv6Addr::from(*group.first_chunk::<16>()?);
+    // smoltcp knows the longer messages of version 2 only.
+    let intact = options[0] == 58 && Icmpv6Packet::new_unchecked(message).verify_checksum(&from, &to);
+    let within_ns = u64::from(u16::from_be_bytes([*high, *low])) * 1_000_000;
+    intact.then_some(Heard::WhoIsIn { group: group.into(), within_ns })
 }
 
 /// What a message of ICMP, or of ICMPv6, says of a packet that was too big: what would not have been, and the packet's
@@ -168,6 +200,9 @@ pub(crate) fn read_ipv6(payload: &[u8], sender: [u8; 6], group: bool) -> Option<
     let (from, to) = (header.src_addr, header.dst_addr);
     if header.next_header == IpProtocol::Udp && !group {
         return read_control((from.into(), to.into()), header.hop_limit, packet.payload());
+    }
+    if header.next_header == IpProtocol::HopByHop && header.hop_limit == 1 {
+        return read_mld(packet.payload(), from, to);
     }
     if header.next_header != IpProtocol::Icmpv6 || from.is_multicast() {
         return None;
@@ -327,7 +362,7 @@ impl Writer {
                 let said = NdiscRepr::NeighborSolicit { target_addr: target, lladdr: Some(self.link()) };
                 // RFC 4861, 7.2.2.
                 let to = if whom.is_some() { target } else { solicited_node(target) };
-                let mac = whom.unwrap_or_else(|| group_mac(to));
+                let mac = whom.unwrap_or_else(|| multicast_mac(to.into()));
                 Some(self.icmpv6(mac, source, to, NEVER_FORWARDED, Icmpv6Repr::Ndisc(said)))
             }
             _ => None,
@@ -357,7 +392,7 @@ impl Writer {
     }
 
     fn advertise(&self, own: Ipv6Addr) -> Vec<u8> {
-        self.advertisement(own, group_mac(ALL_NODES), ALL_NODES, NdiscNeighborFlags::OVERRIDE)
+        self.advertisement(own, multicast_mac(ALL_NODES.into()), ALL_NODES, NdiscNeighborFlags::OVERRIDE)
     }
 
     fn advertisement(&self, own: Ipv6Addr, mac: [u8; 6], to: Ipv6Addr, flags: NdiscNeighborFlags) -> Vec<u8> {
@@ -431,6 +466,44 @@ impl Writer {
         }
     }
 
+    /// Says that we are in a group.
+    pub(super) fn report(&self, group: IpAddr, own: impl Iterator<Item = IpAddr>) -> Vec<u8> {
+        match group {
+            IpAddr::V4(group) => self.report_ipv4(group, own),
+            IpAddr::V6(group) => self.report_ipv6(group, own),
+        }
+    }
+
+    /// RFC 2236, 2: TTL 1, and the option that has routers look at it (RFC 2113).
+    fn report_ipv4(&self, group: Ipv4Addr, own: impl Iterator<Item = IpAddr>) -> Vec<u8> {
+        let from = own.filter_map(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None }).next();
+        self.frame(multicast_mac(group.into()), IPV4, 32, |bytes| {
+            bytes[..12].copy_from_slice(&[0x46, 0xc0, 0, 32, 0, 0, 0, 0, 1, 2, 0, 0]);
+            bytes[12..16].copy_from_slice(&from.unwrap_or(Ipv4Addr::UNSPECIFIED).octets());
+            bytes[16..20].copy_from_slice(&group.octets());
+            bytes[20..26].copy_from_slice(&[0x94, 4, 0, 0, 0x16, 0]);
+            bytes[28..32].copy_from_slice(&group.octets());
+            IgmpPacket::new_unchecked(&mut bytes[24..]).fill_checksum();
+            Ipv4Packet::new_unchecked(bytes).fill_checksum();
+        })
+    }
+
+    /// RFC 2710, 3: hop limit 1, and the option that has routers look at it (RFC 2711). Who has no link-local address
+    /// says none (RFC 3590).
+    fn report_ipv6(&self, group: Ipv6Addr, own: impl Iterator<Item = IpAddr>) -> Vec<u8> {
+        let mut own = own.filter_map(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
+        let from = own.find(Ipv6Addr::is_unicast_link_local).unwrap_or(Ipv6Addr::UNSPECIFIED);
+        self.frame(multicast_mac(group.into()), IPV6, 72, |bytes| {
+            bytes[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 32, 0, 1]);
+            bytes[8..24].copy_from_slice(&from.octets());
+            bytes[24..40].copy_from_slice(&group.octets());
+            bytes[40..48].copy_from_slice(&[58, 0, 5, 2, 0, 0, 1, 0]);
+            bytes[48] = 131;
+            bytes[56..72].copy_from_slice(&group.octets());
+            Icmpv6Packet::new_unchecked(&mut bytes[48..]).fill_checksum(&from, &group);
+        })
+    }
+
     fn link(&self) -> RawHardwareAddress {
         RawHardwareAddress::from_bytes(&self.mac)
     }
@@ -481,8 +554,16 @@ fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
 }
 
-/// RFC 2464, 7.
-fn group_mac(group: Ipv6Addr) -> [u8; 6] {
-    let [.., a, b, c, d] = group.octets();
-    [0x33, 0x33, a, b, c, d]
+/// The Ethernet address of a group: RFC 1112, 6.4; RFC 2464, 7.
+pub fn multicast_mac(group: IpAddr) -> [u8; 6] {
+    match group {
+        IpAddr::V4(group) => {
+            let [_, a, b, c] = group.octets();
+            [1, 0, 0x5e, a & 0x7f, b, c]
+        }
+        IpAddr::V6(group) => {
+            let [.., a, b, c, d] = group.octets();
+            [0x33, 0x33, a, b, c, d]
+        }
+    }
 }

@@ -16,6 +16,7 @@
 mod bfd;
 mod event;
 pub(crate) mod frame;
+mod groups;
 pub(crate) mod liveness;
 pub(crate) mod path_mtu;
 pub(crate) mod ping;
@@ -26,6 +27,7 @@ mod station;
 pub use bfd::{Diagnostic, Packets, State, Timing};
 pub use event::{Event, Path, PathChange, PathMtu, Reason};
 pub(crate) use frame::CONTROL as BFD_PORTS;
+pub use frame::multicast_mac;
 pub use liveness::{Ends, Liveness};
 pub use ping::PingError;
 pub use resolver::Standing;
@@ -396,7 +398,15 @@ mod tests {
         let (port, end) = local::open(settings, agent.bell()).unwrap();
         let addresses = vec![format!("10.0.0.{number}/24").parse().unwrap()];
         agent.add(
-            Station { name: name.into(), mac, mtu: 1500, vlan: None, addresses, routes: Vec::new() },
+            Station {
+                name: name.into(),
+                mac,
+                mtu: 1500,
+                vlan: None,
+                addresses,
+                routes: Vec::new(),
+                groups: Vec::new(),
+            },
             end,
         );
         port

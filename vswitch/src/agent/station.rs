@@ -16,6 +16,7 @@ use control::schema::{IpPrefix, Route};
 use super::bfd::Timing;
 use super::event::{Event, Path, PathChange, PathMtu, Reason};
 use super::frame::{Heard, Writer, echo_overhead, read};
+use super::groups::Groups;
 use super::liveness::{Ends, Liveness, Sessions, Spoken};
 use super::path_mtu::{self, PathMtus, Quote};
 use super::ping::{Ping, PingError, Pings, Pong};
@@ -50,6 +51,8 @@ pub struct Station {
     pub addresses: Vec<IpPrefix>,
     /// Ways to other networks.
     pub routes: Vec<Route>,
+    /// The multicast groups that it is in.
+    pub groups: Vec<IpAddr>,
 }
 
 /// What a station did, since it was added.
@@ -105,6 +108,7 @@ pub(super) struct Core {
     path_mtus: PathMtus,
     pings: Pings,
     sessions: Sessions,
+    groups: Groups,
     announcements: Vec<Announcement>,
     /// When each address was defended last.
     defended: HashMap<IpAddr, u64>,
@@ -127,6 +131,7 @@ impl Core {
             path_mtus: PathMtus::default(),
             pings: Pings::default(),
             sessions: Sessions::default(),
+            groups: Groups::default(),
             announcements: Vec::new(),
             defended: HashMap::new(),
             resolutions: Bucket::new(ANSWERS, ANSWERS / 8),
@@ -152,6 +157,7 @@ impl Core {
         self.announcements.retain(|announcement| routes.is_own(announcement.address));
         self.defended.retain(|address, _| routes.is_own(*address));
         (self.writer, self.mtu, self.routes) = (writer, station.mtu, routes);
+        self.groups.set(&station.groups, now_ns);
         self.choose_neighbours(now_ns);
         self.tick(now_ns, out);
     }
@@ -247,6 +253,7 @@ impl Core {
         neighbours
             .chain(announcements)
             .chain(self.path_mtus.due_ns())
+            .chain(self.groups.due_ns())
             .chain(self.pings.due_ns())
             .min()
             .unwrap_or(u64::MAX)
@@ -285,6 +292,9 @@ impl Core {
             }
         }
         self.path_mtus.age(now_ns);
+        for group in self.groups.tick(now_ns) {
+            out.frames.push(self.writer.report(group, self.routes.addresses()));
+        }
         self.send_pings(now_ns, out);
         self.tell(out);
     }
@@ -345,6 +355,7 @@ impl Core {
                 self.end_ping(number, from, now_ns, took, out);
             }
             Heard::Echo { .. } => {}
+            Heard::WhoIsIn { group, within_ns } => self.groups.ask(group, within_ns, now_ns),
             Heard::Control(arrival) => {
                 if self.routes.is_own(arrival.to) {
                     let mut spoken = Spoken::default();

@@ -22,6 +22,8 @@ pub mod protocol {
     pub const ICMP: u8 = 1;
     /// TCP.
     pub const TCP: u8 = 6;
+    /// IGMP.
+    pub const IGMP: u8 = 2;
     /// UDP.
     pub const UDP: u8 = 17;
     /// IPv6 routing header.

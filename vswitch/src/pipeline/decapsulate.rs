@@ -62,7 +62,7 @@ pub fn admit(
     Ok(Admitted::Inner(Ingress { rx, port: remote, overlay, policy }))
 }
 
-/// Not a tunnel's: the switch may be meant, which speaks ARP, neighbour discovery, ping and BFD.
+/// Not a tunnel's: the switch may be meant, which speaks ARP, neighbour discovery, ping, BFD and IGMP.
 #[cold]
 fn pass(underlay: &UnderlayView, head: &[u8], len: usize) -> Result<Admitted, DropReason> {
     let headers = parse_all(head, len, Depth::L4).map_err(DropReason::Malformed)?;
@@ -71,7 +71,7 @@ fn pass(underlay: &UnderlayView, head: &[u8], len: usize) -> Result<Admitted, Dr
         return Err(DropReason::UnderlayVlan);
     }
     let is_spoken = match headers.protocol {
-        protocol::ICMP | protocol::ICMPV6 => true,
+        protocol::ICMP | protocol::ICMPV6 | protocol::IGMP => true,
         protocol::UDP => BFD.contains(&headers.dst_port),
         _ => headers.network == Network::Arp,
     };

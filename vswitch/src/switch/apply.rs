@@ -512,7 +512,7 @@ fn check_overlays(wanted: &Config) -> Result<(), ApplyError> {
             .underlays
             .iter()
             .any(|underlay| underlay.name == tunnel.underlay && underlay.is_shared(wanted));
-        let missing = [("bfd", tunnel.bfd && is_shared), ("group", tunnel.group.is_some())];
+        let missing = [("bfd", tunnel.bfd && is_shared), ("group", tunnel.group.is_some() && is_shared)];
         if let Some((key, _)) = missing.into_iter().find(|(_, is_set)| *is_set) {
             let cause = format!("`{key}` is a setting that this version of the switch cannot carry out yet");
             return Err(limit(&format!("tunnel \"{}\"", tunnel.name), cause, format!("leave `{key}` out")));

@@ -191,8 +191,11 @@ impl State {
         for (vlan, vni) in bridge.vnis() {
             let carriers: Vec<(u16, &Tunnel)> =
                 (0..).zip(&self.config.tunnels).filter(|(_, tunnel)| bridge.uses(tunnel, vni)).collect();
-            let remotes =
-                carriers.iter().flat_map(|(_, tunnel)| tunnel.remotes.iter().map(|ip| (&tunnel.name, ip)));
+            let remotes = carriers.iter().flat_map(|(_, tunnel)| {
+                // Who is in the group has the frame by that.
+                let flooded = tunnel.group.as_ref().map_or(&tunnel.remotes[..], std::slice::from_ref);
+                flooded.iter().map(|ip| (&tunnel.name, ip))
+            });
             let loaded = self.loaded.floods(index, vlan.map_or(0, Into::into));
             let loaded = loaded.map(|(tunnel, ip)| (tunnel, ip));
             // A host that several tunnels reach gets one copy of a flood, by the first of them.
@@ -251,7 +254,7 @@ impl State {
         };
         overlays.put_underlay(index, view);
         for (number, tunnel) in tunnels {
-            for remote in &tunnel.remotes {
+            for remote in tunnel.remotes.iter().chain(&tunnel.group) {
                 let view = self.remote_view((index, underlay), (number, tunnel), *remote, port.index);
                 if let Some((place, view)) = self.reach.remote(&tunnel.name, *remote).zip(view) {
                     overlays.put_remote(place, kind(tunnel.kind), tunnel.port, view);
@@ -299,6 +302,7 @@ impl State {
             underlay: index,
             address: address(remote),
             local: address(local),
+            group: tunnel.group.map_or([0; 16], address),
             learning: tunnel.learning,
             gbp: tunnel.gbp,
             outlet,

@@ -15,6 +15,7 @@ use control::schema::{
 use hashbrown::{HashMap, HashSet};
 
 use super::apply::{RAISE, limit};
+use super::reach::places;
 use super::{ApplyError, State, Switch};
 use crate::overlay::address;
 use crate::tables::fdb::{Kind, MacKey};
@@ -306,7 +307,7 @@ impl State {
             .config
             .tunnels
             .iter()
-            .flat_map(|tunnel| tunnel.remotes.iter().map(|remote| (tunnel.name.clone(), *remote)));
+            .flat_map(|tunnel| places(tunnel).map(|remote| (tunnel.name.clone(), remote)));
         let remotes: BTreeSet<Vtep> = configured.chain(before.vteps()).chain(fresh.vteps()).collect();
         for (key, count, limit_of) in [
             ("fdb", grown(stations, swept.stations.len()), limits.fdb),

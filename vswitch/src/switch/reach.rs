@@ -5,7 +5,7 @@
 //! ([`State::hear`]). Remotes are numbered here: a remote keeps its number as long as it is configured, since what
 //! is learned is behind that number.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -22,7 +22,7 @@ use super::attempts::Backoff;
 use super::kernel::{self, BoundPort, Kernel, Place, Wants};
 use super::ports::stable_mac;
 use super::{ApplyError, Cause, State, Switch};
-use crate::agent::{Agent, Ends, Event, Liveness, Path, Pinger, Reason, Station, Timing};
+use crate::agent::{Agent, Ends, Event, Liveness, Path, Pinger, Reason, Station, Timing, multicast_mac};
 use crate::telemetry::counters::PortTotals;
 use crate::worker::mailbox::Command;
 use crate::worker::outlet::Tx;
@@ -134,8 +134,20 @@ impl Reach {
 
     /// How a remote is reached over an underlay, or why it is not.
     pub(super) fn path(&self, underlay: &UnderlayName, remote: IpAddr) -> Result<Path, Reason> {
+        if remote.is_multicast() {
+            return self.path_to_group(underlay, remote);
+        }
         let station = Seat::Underlay(underlay.clone()).station_name();
         self.paths.get(&(station, remote)).copied().unwrap_or(Err(Reason::NoStation))
+    }
+
+    /// A group is there as soon as we are: nobody is asked for its address on the link.
+    fn path_to_group(&self, underlay: &UnderlayName, group: IpAddr) -> Result<Path, Reason> {
+        let station = &self.underlay(underlay).ok_or(Reason::NoStation)?.station;
+        let (next_hop_mac, source_mac, mtu) = (multicast_mac(group), station.mac, station.mtu);
+        let mut own = station.addresses.iter().map(|prefix| prefix.address());
+        let source = own.find(|ip| ip.is_ipv4() == group.is_ipv4()).ok_or(Reason::NoRoute(group))?;
+        Ok(Path { next_hop_mac, source_mac, source, mtu })
     }
 
     /// Why nothing shall be sent to a remote of a tunnel although there is a way: by what BFD has found.
@@ -454,6 +466,7 @@ impl State {
                 vlan: underlay.vlan.map(Into::into),
                 addresses: underlay.addresses.clone(),
                 routes: underlay.routes.clone(),
+                groups: groups(&self.config, &underlay.name),
                 name,
             };
             wanted.push((seat, station));
@@ -467,6 +480,7 @@ impl State {
                 vlan: None,
                 addresses: bridge.addresses.clone(),
                 routes: Vec::new(),
+                groups: Vec::new(),
                 name,
             };
             wanted.push((seat, station));
@@ -479,7 +493,7 @@ impl State {
         let configured: HashSet<(TunnelName, IpAddr)> = self
             .tunnels
             .iter()
-            .flat_map(|tunnel| tunnel.remotes.iter().map(|remote| (tunnel.name.clone(), *remote)))
+            .flat_map(|tunnel| places(tunnel).map(|remote| (tunnel.name.clone(), remote)))
             .collect();
         let (reach, limits) = (&mut self.reach, &self.limits);
         settled.gone.extend(
@@ -536,6 +550,18 @@ impl State {
         let taken: HashSet<u16> = ports.chain(self.reach.stations().map(|plugged| plugged.index)).collect();
         (0..self.limits.ports as u16).find(|index| !taken.contains(index)).unwrap_or(0)
     }
+}
+
+/// The multicast groups of tunnels over an underlay.
+fn groups(config: &Config, underlay: &UnderlayName) -> Vec<IpAddr> {
+    let tunnels = config.tunnels.iter().filter(|tunnel| tunnel.underlay == *underlay);
+    let groups: BTreeSet<IpAddr> = tunnels.filter_map(|tunnel| tunnel.group).collect();
+    groups.into_iter().collect()
+}
+
+/// Where a tunnel sends frames to: its remotes, and its group.
+pub(super) fn places(tunnel: &Tunnel) -> impl Iterator<Item = IpAddr> + '_ {
+    tunnel.remotes.iter().chain(&tunnel.group).copied()
 }
 
 /// The BFD sessions that tunnels over an underlay want; those between the same two addresses share one.

@@ -8,6 +8,7 @@ use control::api::{BfdRow, DropCount, Pinged, RemoteRow, TunnelDetail, TunnelRow
 use control::schema::{BridgeName, Tunnel, TunnelName, Underlay};
 use hashbrown::HashMap;
 
+use super::reach::places;
 use super::report::reasons;
 use super::{State, Switch};
 use crate::agent::{Ends, Liveness, Packets, Path, PingError, Pinger, Reason};
@@ -36,8 +37,8 @@ impl Switch {
         let tunnel = state.tunnels.iter().find(|tunnel| tunnel.name == *name)?;
         let underlay = state.config.underlays.iter().find(|underlay| underlay.name == tunnel.underlay)?;
         let mut drops = vec![0; crate::telemetry::drops::DropReason::COUNT];
-        for remote in &tunnel.remotes {
-            let totals = state.remote_totals(&tunnel.name, *remote);
+        for remote in places(tunnel) {
+            let totals = state.remote_totals(&tunnel.name, remote);
             drops.iter_mut().zip(&totals.drops).for_each(|(sum, frames)| *sum += frames);
         }
         let drops = PortTotals { drops, ..PortTotals::default() };
@@ -164,13 +165,14 @@ impl State {
             let session = sessions.iter().find(|session| session.ends == ends);
             self.remote_row(tunnel, *remote, way(*remote), session)
         };
-        let remotes: Vec<RemoteRow> = tunnel.remotes.iter().map(row).collect();
+        let mut remotes: Vec<RemoteRow> = tunnel.remotes.iter().map(row).collect();
         let is_up = remotes.iter().any(|remote| remote.state == UpDown::Up);
         let reason = match remotes.first() {
             _ if is_up => None,
             None => Some("it has no remote".to_owned()),
             Some(first) => first.reason.clone(),
         };
+        remotes.extend(tunnel.group.as_ref().map(row));
         let known = tunnel.remotes.iter().find_map(|remote| self.reach.path(&tunnel.underlay, *remote).ok());
         TunnelRow {
             name: tunnel.name.clone(),
@@ -215,8 +217,8 @@ impl State {
     }
 
     fn vni_rows(&self, tunnel: &Tunnel) -> Vec<VniRow> {
-        let indexed = |remote: &IpAddr| Some((self.reach.remote(&tunnel.name, *remote)?, *remote));
-        let remotes: HashMap<u16, IpAddr> = tunnel.remotes.iter().filter_map(indexed).collect();
+        let indexed = |remote: IpAddr| Some((self.reach.remote(&tunnel.name, remote)?, remote));
+        let remotes: HashMap<u16, IpAddr> = places(tunnel).filter_map(indexed).collect();
         let mtu = tunnel.remotes.iter().filter_map(|remote| {
             let index = self.reach.remote(&tunnel.name, *remote)?;
             self.snapshot.overlays.remote(index).filter(|remote| remote.template.is_some())

@@ -23,6 +23,7 @@ fn station(mac: [u8; 6], addresses: &[&str], routes: &[(&str, &str)]) -> Station
         vlan: None,
         addresses: addresses.iter().map(prefix).collect(),
         routes: routes.iter().map(|(to, via)| Route { to: prefix(to), via: ip(via) }).collect(),
+        groups: Vec::new(),
     }
 }
 
@@ -583,4 +584,60 @@ proptest! {
         prop_assert!(wire.seen.len() <= before + 3);
         prop_assert_eq!(wire.cores[0].neighbours().len(), 2);
     }
+}
+
+#[test]
+fn a_question_about_groups_is_answered_with_what_we_are_in() {
+    let groups = vec![ip("239.129.1.1"), ip("ff05::1:2")];
+    let own = ["10.0.0.1/24", "fe80::1/64"];
+    let mut wire = Wire::new([Station { groups, ..station(A, &own, &[]) }]);
+    let reports = |wire: &mut Wire| -> Vec<Vec<u8>> {
+        let is_report = |frame: &Vec<u8>| {
+            (frame[12..15] == [8, 0, 0x46] && frame[38] == 0x16) || (frame[12] == 0x86 && frame[62] == 131)
+        };
+        let mut found: Vec<_> = wire.seen.drain(..).filter(is_report).collect();
+        found.sort();
+        found
+    };
+    wire.pass(30);
+    let said = reports(&mut wire);
+    assert_eq!(said.len(), 4, "two of each");
+    let read = etherparse::SlicedPacket::from_ethernet(&said[0]).unwrap();
+    let Some(etherparse::NetSlice::Ipv4(ipv4)) = read.net else { panic!("{:?}", said[0]) };
+    let header = ipv4.header().to_header();
+    assert_eq!((header.time_to_live, header.destination), (1, [239, 129, 1, 1]));
+    assert_eq!(
+        (header.calc_header_checksum(), &header.options[..]),
+        (header.header_checksum, &[0x94, 4, 0, 0][..])
+    );
+    assert_eq!(said[0][..6], [1, 0, 0x5e, 1, 1, 1]);
+    assert_eq!(said[2][..6], [0x33, 0x33, 0, 1, 0, 2]);
+    assert_eq!((said[2][20], said[2][21]), (0, 1), "hop-by-hop options, and no further than one hop");
+    let (from, to) = (ip("fe80::1"), ip("ff05::1:2"));
+    let (IpAddr::V6(from), IpAddr::V6(to)) = (from, to) else { unreachable!() };
+    let message = smoltcp::wire::Icmpv6Packet::new_unchecked(&said[2][62..86]);
+    assert!(message.verify_checksum(&from, &to));
+
+    // Questions: who is in any group, of either family.
+    let mut question = said[0].clone();
+    question[..6].copy_from_slice(&[1, 0, 0x5e, 0, 0, 1]);
+    question[6..12].copy_from_slice(&B);
+    question[38..46].copy_from_slice(&[0x11, 10, 0xee, 0xf5, 0, 0, 0, 0]);
+    wire.put(0, &question);
+    wire.pass(2);
+    assert_eq!(reports(&mut wire), [said[0].clone()]);
+    let mut question = said[2].clone();
+    question[6..12].copy_from_slice(&B);
+    question[22 + 15] = 2;
+    question[62..86].fill(0);
+    (question[62], question[66]) = (130, 2);
+    let (message, from) = (&mut question[62..86], std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2));
+    smoltcp::wire::Icmpv6Packet::new_unchecked(message).fill_checksum(&from, &to);
+    wire.put(0, &question);
+    wire.pass(2);
+    assert_eq!(reports(&mut wire), [said[2].clone()]);
+    question[70] ^= 1;
+    wire.put(0, &question);
+    wire.pass(2);
+    assert_eq!(reports(&mut wire), Vec::<Vec<u8>>::new(), "it was damaged");
 }
