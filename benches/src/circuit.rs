@@ -1,13 +1,21 @@
 //! A circuit: a worker between two `mem` ports, and frames that go round.
 //!
 //! Frames leave by the second port and are sent in again by the first, addressed anew, in the very same
-//! buffers; so nothing is made or copied between turns, and what a turn costs is the switch alone.
+//! buffers; so nothing is made or copied between turns, and what a turn costs is the switch alone. With a tunnel the
+//! second port is its uplink: what leaves there in a tunnel's frame comes back in the same one, turned round, and then
+//! by the first port once more; so half of the turns put frames in, and half take them out.
 
 use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use pmd::mem::{Lending, Settings};
 use pmd::{BATCH, Offload};
 use vswitch::lab::{Design, Lab, PortDesign};
+use vswitch::overlay::{OverlayView, RemoteView, UnderlayView, address};
+use vswitch::pipeline::remote_mask;
+use vswitch::snapshot::{Place, Snapshot, Stretch};
+use vswitch::tunnel::{Fill, Kind, Setup, Template};
 
 /// What goes round.
 #[derive(Clone, Copy, Debug)]
@@ -20,11 +28,13 @@ pub struct Load {
     pub len: usize,
     /// How frames are lent.
     pub lending: Lending,
+    /// The tunnel behind the second port.
+    pub tunnel: Option<Kind>,
 }
 
 impl Default for Load {
     fn default() -> Self {
-        Load { flows: 1, cache: 131_072, len: 64, lending: Lending::Owned }
+        Load { flows: 1, cache: 131_072, len: 64, lending: Lending::Owned, tunnel: None }
     }
 }
 
@@ -34,6 +44,76 @@ pub struct Circuit {
     /// The flow of each frame to come, in an order that no prefetcher follows.
     order: Vec<u32>,
     next: usize,
+    tunnel: Option<Kind>,
+}
+
+/// The remote's number, the tunnel's UDP port and the overlay's VNI.
+const REMOTE: u16 = 48;
+const PORT: u16 = 4789;
+const VNI: u32 = 5001;
+
+/// What is around frames to or from the remote, which is number 2; we are number 1.
+fn setup(kind: Kind, from: u8, to: u8) -> Setup {
+    Setup {
+        kind,
+        src_mac: [2, 0, 0, 0, 9, from],
+        dst_mac: [2, 0, 0, 0, 9, to],
+        vlan: None,
+        src: IpAddr::from([192, 0, 2, from]),
+        dst: IpAddr::from([192, 0, 2, to]),
+        port: PORT,
+        ttl: 64,
+        df: true,
+        dscp: None,
+        flow_id: None,
+        checksum: false,
+        gbp: false,
+    }
+}
+
+/// Stretches the bridge over the remote behind the second port.
+fn stretch(snapshot: &mut Snapshot, kind: Kind) {
+    if let Some(Some(view)) = snapshot.ports.get_mut(1) {
+        (view.place, view.mask) = (Place::Underlay(0), remote_mask());
+    }
+    let setup = setup(kind, 1, 2);
+    let underlay = UnderlayView {
+        port: 1,
+        agent: None,
+        vlan: None,
+        mac: setup.src_mac,
+        ports: vec![(PORT, kind)],
+        gre: kind == Kind::Nvgre,
+    };
+    snapshot.overlays.put_underlay(0, underlay);
+    let remote = RemoteView {
+        name: "remote".into(),
+        tunnel: 0,
+        underlay: 0,
+        address: address(setup.dst),
+        local: address(setup.src),
+        group: [0; 16],
+        learning: true,
+        gbp: false,
+        outlet: 1,
+        template: Template::new(&setup).map(Arc::new),
+        mtu: 1450,
+    };
+    let port = if kind == Kind::Nvgre { 0 } else { PORT };
+    snapshot.overlays.put_remote(REMOTE, kind, port, remote);
+    let flood = Arc::from([REMOTE]);
+    snapshot.overlays.add(OverlayView { vni: VNI, bridge: 0, vlan: None, flood }, [0]);
+    if let Some(Some(bridge)) = snapshot.bridges.get_mut(0) {
+        bridge.stretch = Stretch::Whole(0);
+    }
+}
+
+/// A frame that the remote sends.
+fn wrapped(kind: Kind, inner: &[u8]) -> Vec<u8> {
+    let Some(template) = Template::new(&setup(kind, 2, 1)) else { return Vec::new() };
+    let mut frame = vec![0; template.len()];
+    template.write(&mut frame, &Fill { vni: VNI, inner_len: inner.len() as u32, ..Fill::default() });
+    [&frame, inner].concat()
 }
 
 /// The address of a flow's source (side 0) or destination (side 1).
@@ -60,18 +140,23 @@ impl Circuit {
     /// No memory, no descriptors.
     pub fn new(load: Load) -> io::Result<Circuit> {
         let fdb = (2 * load.flows + 64).next_power_of_two().max(131_072);
-        let mut lab = Lab::new(Design { flows: load.cache, fdb, ..Design::default() })?;
+        let design = Design { flows: load.cache, fdb, first_remote: REMOTE, ..Design::default() };
+        let mut lab = Lab::new(design)?;
         for _ in 0..2 {
             let wire = Settings { lending: load.lending, ..Settings::default() };
             lab.add_port(PortDesign { wire, ..PortDesign::default() });
         }
+        if let Some(kind) = load.tunnel {
+            lab.edit(|snapshot| stretch(snapshot, kind));
+        }
+        let as_sent = |frame: &[u8]| load.tunnel.map_or_else(|| frame.to_vec(), |kind| wrapped(kind, frame));
         let mut frame = vec![0; load.len];
         frame[12..14].copy_from_slice(&[0x88, 0xb5]);
         for flow in 0..load.flows {
             // The destination says hello, so that nothing is flooded afterwards.
             frame[..6].copy_from_slice(&mac(0, flow));
             frame[6..12].copy_from_slice(&mac(1, flow));
-            lab.send(1, &frame, Offload::NONE);
+            lab.send(1, &as_sent(&frame), Offload::NONE);
             if flow % 64 == 63 {
                 lab.run();
                 lab.received(0);
@@ -80,10 +165,10 @@ impl Circuit {
         lab.run();
         lab.received(0);
         for _ in 0..BATCH {
-            lab.send(1, &frame, Offload::NONE); // dummies, to be taken up below
+            lab.send(1, &as_sent(&frame), Offload::NONE); // dummies, to be taken up below
         }
         lab.run();
-        let mut circuit = Circuit { lab, order: random_order(load.flows), next: 0 };
+        let mut circuit = Circuit { lab, order: random_order(load.flows), next: 0, tunnel: load.tunnel };
         circuit.hand_over(0);
         for _ in 0..2 * circuit.order.len() / BATCH {
             circuit.turn();
@@ -99,7 +184,27 @@ impl Circuit {
 
     /// Sends what came out in again.
     pub fn close(&mut self) {
-        self.hand_over(1);
+        match self.tunnel {
+            Some(kind) => {
+                self.turn_round(if kind == Kind::Nvgre { 42 } else { 50 });
+                self.hand_over(0);
+            }
+            None => self.hand_over(1),
+        }
+    }
+
+    /// Sends back what went to the remote, behind so many bytes of outer headers.
+    fn turn_round(&mut self, outer: usize) {
+        while let Some(mut packet) = self.lab.end(1).receive() {
+            let head = packet.head_mut();
+            for (at, len) in [(0, 6), (26, 4), (outer, 6)] {
+                let (before, behind) = head.split_at_mut(at + len);
+                before[at..].swap_with_slice(&mut behind[..len]);
+            }
+            if let Err(packet) = self.lab.end(1).resend(packet) {
+                self.lab.end(1).recycle(packet);
+            }
+        }
     }
 
     /// Frames that were decided by the pipeline so far.

@@ -416,6 +416,27 @@ impl Batch<'_> {
         Some(&mut head[at..at + count])
     }
 
+    /// Makes room for `count` bytes in front of frame `i`, and gives the `N` bytes that end where it began, of which the
+    /// last `count` are that room; the others may be written as well, and belong to no frame. `None`, and nothing
+    /// changed, if the headroom is less than `N`. The offload metadata moves along.
+    #[inline]
+    pub fn prepend<const N: usize>(&mut self, i: usize, count: usize) -> Option<&mut [u8; N]> {
+        let frame = &mut self.frames[i];
+        if count > N || N > frame.headroom as usize {
+            return None;
+        }
+        if !frame.offload.is_none() {
+            frame.offload = frame.offload.unpack().shifted(i32::try_from(count).ok()?)?.into();
+        }
+        let end = frame.head;
+        // SAFETY: `headroom` bytes before the head belong to it.
+        frame.head = unsafe { end.sub(count) };
+        frame.headroom -= count as u32;
+        frame.head_len += count as u32;
+        // SAFETY: as in `head_mut`, of which they are a part, and of the headroom before it.
+        Some(unsafe { end.sub(N).cast().as_mut() })
+    }
+
     /// Takes `count` bytes at position `at` out of frame `i`. False, and nothing changed, if the head
     /// does not hold them. The offload metadata moves along; bytes from the front are an outer header, and what
     /// was known of it is forgotten ([`Offload::decapsulated`]: false also where that has no answer).
@@ -434,7 +455,9 @@ impl Batch<'_> {
             let Some(after) = after else { return false };
             frame.offload = after.into();
         }
-        self.head_mut(i).copy_within(0..at, count);
+        if at > 0 {
+            self.head_mut(i).copy_within(0..at, count);
+        }
         let frame = &mut self.frames[i];
         // SAFETY: the head is at least `count` bytes long.
         frame.head = unsafe { frame.head.add(count) };

@@ -16,14 +16,15 @@ use vswitch::flow::headers::{Depth, parse, parse_link};
 use vswitch::flow::key::{Field, FlowKey, KeyMask};
 use vswitch::tables::fdb::{Fdb, MacKey, Size};
 use vswitch::tables::versions::Witness;
-use vswitch::tunnel::{self, Claims, Fill, Inner, Kind, Setup, Template, vxlan};
+use vswitch::tunnel::template::ROOM;
+use vswitch::tunnel::{self, Claims, Fill, Inner, Kind, Memo, Setup, Template, vxlan};
 use vswitch_benches::circuit::{Circuit, Load};
 
 /// A name and what runs so many batches.
 type Case = (&'static str, fn(usize));
 
 /// The cases by name; each runs a number of batches of 64 frames.
-const CASES: [Case; 22] = [
+const CASES: [Case; 25] = [
     ("hash-3", hash),
     ("key-link", key_link),
     ("key-all", key_all),
@@ -38,6 +39,7 @@ const CASES: [Case; 22] = [
     ("join-none-tcp", |batches| join(|number| long(6, number, 0), BATCH, batches)),
     ("join-all", |batches| join(|number| long(6, 1, number), 2, batches)),
     ("tunnel-read-vxlan", |batches| tunnel_read(Kind::Vxlan, "192.0.2.2", batches)),
+    ("tunnel-again", tunnel_again),
     ("tunnel-read-nvgre", |batches| tunnel_read(Kind::Nvgre, "192.0.2.2", batches)),
     ("tunnel-read-ipv6", |batches| tunnel_read(Kind::Vxlan, "2001:db8::2", batches)),
     ("tunnel-write-vxlan", |batches| tunnel_write(Kind::Vxlan, batches)),
@@ -45,6 +47,8 @@ const CASES: [Case; 22] = [
     ("tunnel-inner", tunnel_inner),
     ("loop-hit", |batches| worker_loop(Load::default(), batches)),
     ("loop-hit-lent", |batches| worker_loop(Load { lending: LENT, ..Load::default() }, batches)),
+    ("loop-vxlan", |batches| worker_loop(Load { tunnel: Some(Kind::Vxlan), ..Load::default() }, batches)),
+    ("loop-nvgre", |batches| worker_loop(Load { tunnel: Some(Kind::Nvgre), ..Load::default() }, batches)),
     ("loop-miss", |batches| worker_loop(Load { cache: 0, ..Load::default() }, batches)),
 ];
 
@@ -260,12 +264,32 @@ fn tunnel_read(kind: Kind, remote: &str, batches: usize) {
     assert_eq!(sum, batches * BATCH * 5001, "every frame is a tunnel's");
 }
 
+/// As `tunnel-read-vxlan`, but each frame is held against the one before.
+fn tunnel_again(batches: usize) {
+    let Some(template) = template(Kind::Vxlan, "192.0.2.2") else { return };
+    let frames: Vec<Vec<u8>> = (0..BATCH)
+        .map(|number| {
+            let mut outer = vec![0; template.len()];
+            template.write(&mut outer, &fill(number));
+            [outer, frame(number as u8).to_vec()].concat()
+        })
+        .collect();
+    let claims = Claims { ports: &[(vxlan::PORT, Kind::Vxlan)], gre: true };
+    let first = tunnel::parse(&frames[0], frames[0].len(), claims);
+    let Some(memo) = first.ok().flatten().and_then(|outer| Memo::new(&frames[0], &outer)) else { return };
+    for _ in 0..batches {
+        for frame in black_box(&frames) {
+            assert_eq!(black_box(memo.inner_len(frame, frame.len())), Some(64));
+        }
+    }
+}
+
 fn tunnel_write(kind: Kind, batches: usize) {
     let Some(template) = template(kind, "192.0.2.2") else { return };
-    let mut out = vec![0; template.len()];
+    let mut room = [0; ROOM];
     for _ in 0..batches {
         for number in 0..BATCH {
-            black_box(&template).write(black_box(&mut out), black_box(&fill(number)));
+            black_box(&template).put(black_box(&mut room), black_box(&fill(number)));
         }
     }
 }

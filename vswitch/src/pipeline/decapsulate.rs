@@ -15,7 +15,15 @@ use crate::flow::numbers::protocol;
 use crate::overlay::{Ingress, Peer, UnderlayView};
 use crate::snapshot::Snapshot;
 use crate::telemetry::drops::DropReason;
-use crate::tunnel::{Outer, Policy, ecn, parse};
+use crate::tunnel::{Memo, Outer, Policy, ecn, parse};
+
+/// A frame that was let in before, for those like it.
+#[derive(Clone, Copy, Debug)]
+pub struct Previous {
+    memo: Memo,
+    /// Where it came from.
+    pub ingress: Ingress,
+}
 
 /// What a frame of an underlay is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,17 +34,19 @@ pub enum Admitted {
     Pass(u16),
 }
 
-/// Looks at frame `i`, which came in by `rx`, a port of underlay number `index`.
+/// Looks at frame `i`, which came in by `rx`, a port of underlay number `index`. One that is let in is noted in `previous`,
+/// if those like it may be let in by [`again`].
 ///
 /// # Errors
 /// Why it ends here.
-#[inline]
+#[inline(never)]
 pub fn admit(
     snapshot: &Snapshot,
     index: u16,
     rx: u16,
     batch: &mut Batch<'_>,
     i: usize,
+    previous: &mut Option<Previous>,
 ) -> Result<Admitted, DropReason> {
     let underlay = snapshot.overlays.underlay(index).ok_or(DropReason::PortGone)?;
     if rx != underlay.port {
@@ -54,12 +64,26 @@ pub fn admit(
         return Err(DropReason::NotOurs);
     }
     let (remote, overlay) = snapshot.overlays.enter(&peer, &outer.dst, outer.vni)?;
-    strip(batch, i, &outer)?;
     // Without the extension its bits are reserved, and nothing to us.
     let has_policy =
         outer.policy.group().is_some() && snapshot.overlays.remote(remote).is_some_and(|remote| remote.gbp);
     let policy = if has_policy { outer.policy } else { Policy::default() };
-    Ok(Admitted::Inner(Ingress { rx, port: remote, overlay, policy }))
+    let ingress = Ingress { rx, port: remote, overlay, policy };
+    *previous = Memo::new(batch.head(i), &outer).map(|memo| Previous { memo, ingress });
+    strip(batch, i, &outer)?;
+    Ok(Admitted::Inner(ingress))
+}
+
+/// Lets frame `i` in without its outer headers if they are those of the `previous` one, which came by the same
+/// port while the snapshot was the same. False if it is to be looked at by [`admit`].
+#[inline]
+pub fn again(batch: &mut Batch<'_>, i: usize, previous: &Previous) -> bool {
+    let len = batch.frame_len(i);
+    let inner_len = previous.memo.inner_len(batch.head(i), len);
+    let Some(inner_len) = inner_len.filter(|_| batch.packed_offload(i).is_none()) else { return false };
+    let inner = previous.memo.inner();
+    batch.truncate(i, inner + inner_len);
+    batch.remove(i, 0, inner)
 }
 
 /// Not a tunnel's: the switch may be meant, which speaks ARP, neighbour discovery, ping, BFD and IGMP.

@@ -42,17 +42,27 @@ pub(super) fn whole<S: Sink>(
     let (offload, len) = (batch.packed_offload(i), template.len());
     // Metadata of the two levels together is the template's to say.
     batch.set_offload(i, Packed::NONE);
-    if batch.insert(i, 0, len).is_none() {
-        batch.set_offload(i, offload);
-        return copy(snapshot, batch, i, ingress, target, None, sink);
+    match batch.prepend(i, len) {
+        Some(room) => template.put(room, &fill),
+        None => {
+            batch.set_offload(i, offload);
+            return copy(snapshot, batch, i, ingress, target, None, sink);
+        }
+    }
+    let total = batch.frame_len(i) as u32;
+    if offload.is_none() && !template.has_checksum() {
+        sink.sent(snapshot, target, total);
+        if !sink.emit_plain(i as u16, total, view.outlet) {
+            output(snapshot, batch, view.outlet, TxItem::whole(batch, i, true), sink);
+        }
+        return;
     }
     let (header, head) = batch.head_mut(i).split_at_mut(len);
-    template.write(header, &fill);
     match template.offload(header, head, offload) {
         Some(offload) => batch.set_offload(i, offload),
         None => return fail(target.0, view, DropReason::BadOffload, sink),
     }
-    sink.sent(snapshot, target, batch.frame_len(i) as u32);
+    sink.sent(snapshot, target, total);
     output(snapshot, batch, view.outlet, TxItem::whole(batch, i, true), sink);
 }
 

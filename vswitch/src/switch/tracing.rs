@@ -155,7 +155,7 @@ fn enter(
 ) -> Result<Admitted, DropReason> {
     let (outer, len) = (crate::notation::describe(batch.head(0)), batch.frame_len(0));
     let result = if plausible(batch, 0) {
-        decapsulate::admit(snapshot, index, port, batch, 0)
+        decapsulate::admit(snapshot, index, port, batch, 0, &mut None)
     } else {
         Err(DropReason::BadOffload)
     };

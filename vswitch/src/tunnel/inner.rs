@@ -21,32 +21,34 @@ impl Inner {
     #[inline]
     pub fn read(head: &[u8], key: &HashKey) -> Inner {
         let Some(ethernet) = head.first_chunk::<14>() else { return Inner::default() };
-        let mut words = [0; 8];
-        words[0] = word(ethernet, 0);
-        words[1] = word(ethernet, 6);
-        let mut tos = 0;
-        match Ip::of(head) {
-            Some(Ip::V4(at)) => {
-                if let Some(header) = head[at..].first_chunk::<20>() {
-                    tos = header[1];
-                    words[2] = word(header, 12);
-                    let is_whole = u16::from_be_bytes([header[6], header[7]]) & 0x3fff == 0;
-                    let behind = if is_whole { at + usize::from(header[0] & 0xf) * 4 } else { head.len() };
-                    words[3] = transport(head, behind, header[9]);
-                }
-            }
-            Some(Ip::V6(at)) => {
-                if let Some(header) = head[at..].first_chunk::<40>() {
-                    tos = header[0] << 4 | header[1] >> 4;
-                    (words[2], words[3]) = (word(header, 8), word(header, 16));
-                    (words[4], words[5]) = (word(header, 24), word(header, 32));
-                    words[6] = transport(head, at + 40, header[6]);
-                }
-            }
-            None => {}
+        let link = [word(ethernet, 0), word(ethernet, 6)];
+        let (tos, hash) = match Ip::of(head) {
+            Some(Ip::V4(at)) => ipv4(head, at, link, key),
+            Some(Ip::V6(at)) => ipv6(head, at, link, key),
+            None => None,
         }
-        Inner { tos, entropy: (key.eight(&words) >> 32) as u32 }
+        .unwrap_or_else(|| (0, key.two(link)));
+        Inner { tos, entropy: (hash >> 32) as u32 }
     }
+}
+
+/// TOS and hash of an IPv4 packet whose header begins at `at`.
+#[inline]
+fn ipv4(head: &[u8], at: usize, link: [u64; 2], key: &HashKey) -> Option<(u8, u64)> {
+    let header = head.get(at..)?.first_chunk::<20>()?;
+    let is_whole = u16::from_be_bytes([header[6], header[7]]) & 0x3fff == 0;
+    let behind = if is_whole { at + usize::from(header[0] & 0xf) * 4 } else { head.len() };
+    // Nearly always the IP addresses tell the Ethernet addresses.
+    let link = link[0] ^ link[1].rotate_left(32);
+    Some((header[1], key.three([link, word(header, 12), transport(head, behind, header[9])])))
+}
+
+/// The same of an IPv6 packet.
+fn ipv6(head: &[u8], at: usize, link: [u64; 2], key: &HashKey) -> Option<(u8, u64)> {
+    let header = head.get(at..)?.first_chunk::<40>()?;
+    let [a, b, c, d] = [8, 16, 24, 32].map(|at| word(header, at));
+    let words = [link[0], link[1], a, b, c, d, transport(head, at + 40, header[6]), 0];
+    Some((header[0] << 4 | header[1] >> 4, key.eight(&words)))
 }
 
 /// The protocol, and the ports at `at` if it has any.

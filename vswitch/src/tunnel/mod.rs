@@ -7,6 +7,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `outer.rs` | Is this frame of the underlay a tunnel's, and what do its outer headers say? |
+//! | `memo.rs` | Are they those of the frame before? |
 //! | `vxlan.rs`, `nvgre.rs`, `geneve.rs` | a tunnel header each; all three have eight bytes that are always there |
 //! | `template.rs` | the outer headers of one remote, ready but for what depends on the frame |
 //! | `inner.rs` | what the outer header takes over from the frame inside: TOS, and the entropy of its flow |
@@ -18,12 +19,14 @@
 pub mod ecn;
 pub mod geneve;
 pub mod inner;
+pub mod memo;
 pub mod nvgre;
 pub mod outer;
 pub mod template;
 pub mod vxlan;
 
 pub use inner::Inner;
+pub use memo::Memo;
 pub use outer::{Claims, Outer, parse};
 pub use template::{Fill, Setup, Template};
 pub use vxlan::Policy;

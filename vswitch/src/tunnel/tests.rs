@@ -139,6 +139,37 @@ proptest! {
         }
     }
 
+    /// A frame whose headers are taken for those of the one before says the same as that one; and such as differ in
+    /// what differs within a network are.
+    #[test]
+    fn what_was_read_before_is_not_read_again(
+        setup in setups(), fill in fills(), inner in inners(), other in fills(), more in inners(),
+        changes in proptest::collection::vec((0usize..80, any::<u8>()), 0..4), cut in 0usize..300, padding in 0usize..9,
+    ) {
+        let frame = encapsulate(&setup, &fill, &inner);
+        let outer = parse(&frame, frame.len(), ALL).unwrap().unwrap();
+        let memo = Memo::new(&frame, &outer);
+        let is_usual = setup.src.is_ipv4() && setup.vlan.is_none() && outer.checksum == 0 && outer.tos & 1 == 0;
+        prop_assert_eq!(memo.is_some(), is_usual && frame.len() >= 56);
+        let Some(memo) = memo else { return Ok(()) };
+        let alike = Fill { vni: fill.vni, tos: fill.tos, group: fill.group, ..other };
+        let mut next = encapsulate(&setup, &alike, &more);
+        next.extend(vec![0x55; padding]);
+        let is_short = setup.kind == Kind::Nvgre && next.len() < 56;
+        let expected = if is_short { None } else { Some(more.len()) };
+        prop_assert_eq!(memo.inner_len(&next, next.len()), expected);
+        for (at, byte) in changes {
+            let at = at % next.len();
+            next[at] ^= byte;
+        }
+        for next in [&next[..cut.min(next.len())], &next] {
+            let Some(inner_len) = memo.inner_len(next, next.len()) else { continue };
+            let read = parse(next, next.len(), ALL).unwrap().unwrap();
+            let (src_port, flow_id) = (read.src_port, read.flow_id);
+            prop_assert_eq!(read, Outer { src_port, flow_id, inner_len: inner_len as u32, ..outer });
+        }
+    }
+
     /// A bit of the outer headers that flips changes what is read, but for those that a receiver must ignore.
     #[test]
     fn every_bit_counts(setup in setups(), fill in fills(), inner in inners()) {

@@ -15,13 +15,14 @@ use crate::flow::cache::{Current, FlowCache, Probes};
 use crate::flow::headers::{Link, parse_link, untagged};
 use crate::flow::key::{FlowKey, KeyMask};
 use crate::overlay::Ingress;
-use crate::pipeline::decapsulate::{Admitted, admit as enter};
+use crate::pipeline::decapsulate::{Admitted, Previous, admit as enter, again};
 use crate::pipeline::execute::{Sink, execute, pass, plausible};
 use crate::pipeline::{Decision, Learning, decide, neighbour, remote_mask};
 use crate::snapshot::{Place, PortView, Snapshot};
 use crate::tables::fdb::{Fdb, Learned, Location};
 use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::drops::DropReason;
+use crate::tunnel::memo::{PLACES, place};
 
 /// What the flow cache keeps of a decision.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,6 +54,8 @@ pub(super) struct Decider {
     frames: [Known; BATCH],
     /// Where each frame of a burst of an underlay came from, by its place in the batch.
     ingress: [Ingress; BATCH],
+    /// Underlays' frames that were let in under this snapshot, by [`place`].
+    previous: Box<[Option<Previous>; PLACES]>,
 }
 
 /// Where the frames of a burst came from.
@@ -89,11 +92,13 @@ impl Decider {
             keys: [FlowKey::ZERO; BATCH],
             frames: [Known::default(); BATCH],
             ingress: [Ingress::default(); BATCH],
+            previous: Box::new([None; PLACES]),
         }
     }
 
     pub(super) fn use_snapshot(&mut self, snapshot: Arc<Snapshot>) {
         self.snapshot = snapshot;
+        self.previous.fill(None);
     }
 
     pub(super) fn set_time(&mut self, now_ns: u64) {
@@ -259,41 +264,90 @@ impl Decider {
     /// Lets in what comes by an underlay, without its outer headers, and makes a key for each frame inside; what else
     /// comes is seen off at once. Gives the number of keys.
     fn read_underlay(&mut self, batch: &mut Batch<'_>, index: u16, port: u16, sink: &mut impl Sink) -> usize {
-        let (mut keys, mut bytes, mut tally) = (0, 0, Tally::default());
-        for frame in 0..batch.len() {
-            let len = batch.frame_len(frame);
-            bytes += len as u64;
+        let (mut keys, mut frame, mut tally) = (0, 0, Tally::default());
+        loop {
+            (keys, frame) = self.read_alike(batch, frame, port, keys, &mut tally, sink);
+            if frame == batch.len() {
+                break;
+            }
+            let len = batch.frame_len(frame) as u64;
+            self.counters.port(port).rx_bytes.add(len);
             let admitted = if plausible(batch, frame) {
-                enter(&self.snapshot, index, port, batch, frame)
+                let previous = &mut self.previous[place(batch.head(frame))];
+                enter(&self.snapshot, index, port, batch, frame, previous)
             } else {
                 Err(DropReason::BadOffload)
             };
             match admitted {
                 Ok(Admitted::Inner(ingress)) => {
-                    tally.add((ingress.port, ingress.overlay), len as u64, Way::In, self.books());
-                    match read_inner(batch, frame, ingress, &mut self.keys[keys]) {
-                        Ok(len) => {
-                            self.frames[keys] = Known { frame: frame as u16, len };
-                            self.ingress[frame] = ingress;
-                            keys += 1;
-                        }
-                        Err(reason) => {
-                            sink.drop(port, reason);
-                            sink.lost(ingress.port, reason);
-                        }
-                    }
+                    tally.add((ingress.port, ingress.overlay), len, Way::In, self.books());
+                    keys += self.read_inner(batch, frame, ingress, keys, sink);
                 }
                 Ok(Admitted::Pass(out)) => pass(&self.snapshot, batch, frame, out, sink),
                 Err(reason) => sink.drop(port, reason),
             }
+            frame += 1;
         }
         tally.settle(Way::In, self.books());
-        self.counters.port(port).rx_bytes.add(bytes);
         keys
+    }
+
+    /// Lets in frames from `frame` on as long as their outer headers are like those of one before: that is nearly every
+    /// frame. Gives the next place for a key, of which `key` was one, and the first frame that was not let in.
+    #[inline(never)] // a loop with registers of its own
+    fn read_alike(
+        &mut self,
+        batch: &mut Batch<'_>,
+        frame: usize,
+        port: u16,
+        key: usize,
+        tally: &mut Tally,
+        sink: &mut impl Sink,
+    ) -> (usize, usize) {
+        let (mut keys, mut at, mut bytes) = (key, frame, 0);
+        while at < batch.len() {
+            let len = batch.frame_len(at) as u64;
+            let Some(previous) = &self.previous[place(batch.head(at))] else { break };
+            let ingress = previous.ingress;
+            if ingress.rx != port || !again(batch, at, previous) {
+                break;
+            }
+            tally.add((ingress.port, ingress.overlay), len, Way::In, self.books());
+            keys += self.read_inner(batch, at, ingress, keys, sink);
+            bytes += len;
+            at += 1;
+        }
+        self.counters.port(port).rx_bytes.add(bytes);
+        (keys, at)
     }
 
     fn books(&self) -> Books<'_> {
         Books { worker: self.worker, counters: &self.counters, overlays: &self.snapshot.overlays }
+    }
+
+    /// Makes the key, at place `at`, of a frame that was inside a tunnel's; gives the number of keys, which is 0 for a
+    /// frame that ends here.
+    #[inline]
+    fn read_inner(
+        &mut self,
+        batch: &Batch<'_>,
+        frame: usize,
+        ingress: Ingress,
+        at: usize,
+        sink: &mut impl Sink,
+    ) -> usize {
+        match read_inner(batch, frame, ingress, &mut self.keys[at]) {
+            Ok(len) => {
+                self.frames[at] = Known { frame: frame as u16, len };
+                self.ingress[frame] = ingress;
+                1
+            }
+            Err(reason) => {
+                sink.drop(ingress.rx, reason);
+                sink.lost(ingress.port, reason);
+                0
+            }
+        }
     }
 
     /// Acts on frames as long as it is known what was decided about their flows; gives the place of the first
