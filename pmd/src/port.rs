@@ -182,11 +182,14 @@ pub struct Peer {
     pub resets: u64,
 }
 
-/// Frames that a port takes of a device that it shares with the host's kernel.
+/// Frames that a port takes of a device that it shares with the host's kernel. Of GRE (47) these are Ethernet frames with
+/// a key, as NVGRE has them (RFC 7637, section 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Taken {
     /// The IP address that they are sent to.
     pub to: IpAddr,
+    /// The IP address that they come from; `None`: any, and of GRE none.
+    pub from: Option<IpAddr>,
     /// The IP protocol.
     pub protocol: u8,
     /// The UDP port that they are sent to; 0 without UDP.

@@ -392,7 +392,7 @@ fn a_device_of_the_host_is_not_taken_by_accident() {
     assert_eq!(arena.free(), arena.frames(), "a failed opening keeps nothing");
 }
 
-/// An IP packet in a frame, with what stands first behind its header: the ports of UDP.
+/// An IP packet in a frame, with what stands first behind its header: the ports of UDP, or GRE's flags and what is inside.
 fn packet(vlan: Option<u16>, to: IpAddr, protocol: u8, port: u16) -> Vec<u8> {
     let mut frame = vec![2; 12];
     frame.extend(vlan.into_iter().flat_map(|vlan| [0x81, 0, (vlan >> 8) as u8, vlan as u8]));
@@ -407,7 +407,11 @@ fn packet(vlan: Option<u16>, to: IpAddr, protocol: u8, port: u16) -> Vec<u8> {
             frame.extend(to.octets());
         }
     }
-    frame.extend([0xc0, 1, (port >> 8) as u8, port as u8, 0, 28, 0, 0]);
+    match protocol {
+        // A key, and what is inside.
+        47 => frame.extend([0x20, 0, (port >> 8) as u8, port as u8, 0, 0x13, 0x88, 0]),
+        _ => frame.extend([0xc0, 1, (port >> 8) as u8, port as u8, 0, 28, 0, 0]),
+    }
     frame.extend([0x5a; 20]);
     frame
 }
@@ -420,18 +424,29 @@ fn a_shared_device_gives_what_is_selected_and_nothing_else() {
     let (outside, host) = (RawEnd::new(FAR), RawEnd::new(NEAR));
     let (mut rx, _tx) = queues(&mut near);
     let (mut memory, mut pool) = (RxMemory::new(), arena.pool());
-    let [four, six, other]: [IpAddr; 3] =
-        ["192.0.2.1", "2001:db8::1", "192.0.2.2"].map(|ip| ip.parse().unwrap());
-    let taken = |vlan, to, protocol, port| Taken { to, protocol, port, vlan };
-    let selection = [taken(None, four, 17, 4789), taken(None, six, 47, 0), taken(Some(7), six, 17, 6081)];
+    let [four, six, other, near_four, near_six]: [IpAddr; 5] =
+        ["192.0.2.1", "2001:db8::1", "192.0.2.2", "192.0.2.9", "2020:2020:2020:2020:2020:2020:2020:2020"]
+            .map(|ip| ip.parse().unwrap());
+    let taken = |vlan, to, protocol, port| Taken { to, from: None, protocol, port, vlan };
+    let gre = |to, from| Taken { to, from: Some(from), protocol: 47, port: 0, vlan: None };
+    let selection = [
+        taken(None, four, 17, 4789),
+        gre(six, near_six),
+        gre(other, near_four),
+        gre(four, other),
+        taken(Some(7), six, 17, 6081),
+    ];
     near.select(selection.into_iter().collect()).unwrap();
     for (vlan, to, protocol, port, is_ours) in [
         (None, four, 17, 4789, true),
-        (None, six, 47, 0, true),
+        (None, six, 47, 0x6558, true),
+        (None, other, 47, 0x6558, true),
         (Some(7), six, 17, 6081, true),
         (None, four, 17, 4790, false),
         (None, four, 6, 4789, false),
-        (None, four, 47, 0, false),
+        // The host has GRE of its own: IPv4 inside, and with others.
+        (None, six, 47, 0x0800, false),
+        (None, four, 47, 0x6558, false),
         (None, other, 17, 4789, false),
         (None, six, 17, 6081, false),
         (Some(8), six, 17, 6081, false),

@@ -192,6 +192,14 @@ impl Config {
         if errors.is_empty() { Ok(()) } else { Err(errors.finish()) }
     }
 
+    /// How many ports there are with those behind which the switch speaks for itself: one for each underlay of its own,
+    /// and one for each bridge with addresses. `[limits] ports` is about all of them.
+    pub fn all_ports(&self) -> usize {
+        let own = self.underlays.iter().filter(|underlay| !underlay.is_shared(self)).count();
+        let addressed = self.bridges.iter().filter(|bridge| !bridge.addresses.is_empty()).count();
+        self.ports.len() + own + addressed
+    }
+
     /// The port of this name.
     pub fn port(&self, name: &str) -> Option<&Port> {
         self.ports.iter().find(|port| port.name == *name)

@@ -110,7 +110,7 @@ pub struct Limits {
     pub flows: u32,
     /// `fdb`: entries of all bridges' MAC tables together.
     pub fdb: u32,
-    /// `ports`: ports of the switch.
+    /// `ports`: ports of the switch, one more for each underlay of its own and each bridge with addresses.
     pub ports: u32,
     /// `remotes`: remotes of all tunnels together; one that two tunnels reach counts twice.
     pub remotes: u32,

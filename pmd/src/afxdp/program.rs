@@ -214,22 +214,23 @@ impl Selection {
 }
 
 /// Bytes of `struct taken_key`.
-const KEY: usize = 24;
+const KEY: usize = 40;
 
 /// Most of what is taken on one device, as the program's own map has it.
 const TAKEN_MAX: u32 = 1024;
 
 /// As `struct taken_key` of the program.
 fn key(taken: &Taken) -> [u8; KEY] {
-    let address = match taken.to {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        IpAddr::V6(v6) => v6,
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
     };
     let mut key = [0; KEY];
-    key[..16].copy_from_slice(&address.octets());
-    key[16..18].copy_from_slice(&taken.vlan.unwrap_or(0).to_be_bytes());
-    key[18..20].copy_from_slice(&taken.port.to_be_bytes());
-    key[20..].copy_from_slice(&u32::from(taken.protocol).to_ne_bytes());
+    key[..16].copy_from_slice(&octets(taken.to));
+    key[16..32].copy_from_slice(&taken.from.map_or([0; 16], octets));
+    key[32..34].copy_from_slice(&taken.vlan.unwrap_or(0).to_be_bytes());
+    key[34..36].copy_from_slice(&taken.port.to_be_bytes());
+    key[36..].copy_from_slice(&u32::from(taken.protocol).to_ne_bytes());
     key
 }
 

@@ -7,9 +7,10 @@
 // before the program is verified, so it is a constant there.
 //
 // A device that is shared with the host's kernel (`selective`, a constant, too) gives us only the frames that
-// `taken` lists, by VLAN, address that they are sent to, protocol, and UDP port; all else is the kernel's. A fragment
-// shows no port unless it is the first. Options of IPv4 are stepped over; behind extension headers of IPv6 no tunnel
-// begins.
+// `taken` lists, by VLAN, address that they are sent to, protocol, and UDP port; all else is the kernel's. GRE has no
+// ports, and the host may have tunnels of its own: of it only Ethernet frames with a key are taken (RFC 7637), and by
+// the address that they come from, too. A fragment shows no port unless it is the first. Options of IPv4 are stepped
+// over; behind extension headers of IPv6 no tunnel begins.
 //
 // Self-contained on purpose: the few kernel definitions needed are stable ABI, and no header has to be installed.
 
@@ -30,6 +31,7 @@ typedef unsigned long long u64;
 #define BE16(x) ((u16)(x))
 #endif
 #define UDP 17
+#define GRE 47
 
 struct xdp_md {
 	u32 data;
@@ -52,6 +54,7 @@ struct {
 // What a frame is taken by; numbers as in the frame, IPv4 addresses as mapped IPv6 (RFC 4291, 2.5.5.2).
 struct taken_key {
 	u8 address[16];
+	u8 source[16];
 	u16 vlan;
 	u16 port;
 	u32 protocol;
@@ -73,6 +76,7 @@ static __attribute__((always_inline)) int is_taken(struct xdp_md *frame)
 {
 	u8 *at = (u8 *)(u64)frame->data, *end = (u8 *)(u64)frame->data_end;
 	struct taken_key key = {};
+	u8 source[16] = {};
 	u32 header;
 
 	if (at + 18 > end)
@@ -93,14 +97,16 @@ static __attribute__((always_inline)) int is_taken(struct xdp_md *frame)
 		if (header < 20)
 			return 0;
 		key.protocol = at[9];
-		key.address[10] = key.address[11] = 0xff;
+		key.address[10] = key.address[11] = source[10] = source[11] = 0xff;
 		__builtin_memcpy(key.address + 12, at + 16, 4);
+		__builtin_memcpy(source + 12, at + 12, 4);
 	} else if (type == BE16(0x86dd)) {
 		if (at + 40 > end)
 			return 0;
 		header = 40;
 		key.protocol = at[6];
 		__builtin_memcpy(key.address, at + 24, 16);
+		__builtin_memcpy(source, at + 8, 16);
 	} else {
 		return 0;
 	}
@@ -109,6 +115,13 @@ static __attribute__((always_inline)) int is_taken(struct xdp_md *frame)
 		if (at + 8 > end)
 			return 0;
 		key.port = *(u16 *)(at + 2);
+	} else if (key.protocol == GRE) {
+		at += header;
+		if (at + 4 > end)
+			return 0;
+		if (!(*(u16 *)at & BE16(0x2000)) || *(u16 *)(at + 2) != BE16(0x6558))
+			return 0;
+		__builtin_memcpy(key.source, source, 16);
 	}
 	return bpf_map_lookup_elem(&taken, &key) != 0;
 }

@@ -81,10 +81,10 @@ impl<'q> Quote<'q> {
     pub(crate) fn path_mtu(&self, mtu: u32) -> Option<u32> {
         let least = if self.to.is_ipv4() { LEAST.0 } else { LEAST.1 };
         let mtu = match mtu {
+            // RFC 8201, 4: what says less than any link of IPv6 takes is thrown away.
+            mtu if self.to.is_ipv6() && mtu < least => return None,
             // A router from before RFC 1191.
-            0 if self.to.is_ipv4() => {
-                PLATEAUS.into_iter().find(|plateau| *plateau < self.total).unwrap_or(least)
-            }
+            0 => PLATEAUS.into_iter().find(|plateau| *plateau < self.total).unwrap_or(least),
             mtu => mtu,
         };
         let mtu = mtu.max(least);
@@ -148,7 +148,8 @@ mod tests {
         assert_eq!((four.path_mtu(1500), four.path_mtu(9000)), (None, None), "it was not too big for that");
         assert_eq!(quote(500, "10.0.0.2").path_mtu(68), None, "every path takes that");
         let six = quote(1500, "2001:db8::2");
-        assert_eq!((six.path_mtu(1400), six.path_mtu(0)), (Some(1400), Some(1280)));
+        assert_eq!((six.path_mtu(1400), six.path_mtu(1280)), (Some(1400), Some(1280)));
+        assert_eq!((six.path_mtu(1279), six.path_mtu(0)), (None, None), "no link of IPv6 takes less");
         assert_eq!(quote(1280, "2001:db8::2").path_mtu(0), None);
     }
 

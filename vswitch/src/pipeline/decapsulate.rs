@@ -11,7 +11,7 @@ use super::address::is_group;
 use super::vlan;
 use crate::agent::BFD_PORTS as BFD;
 use crate::flow::headers::{Depth, Network, parse as parse_all};
-use crate::flow::numbers::protocol;
+use crate::flow::numbers::{ethertype, protocol};
 use crate::overlay::{Ingress, Peer, UnderlayView};
 use crate::snapshot::Snapshot;
 use crate::telemetry::drops::DropReason;
@@ -57,7 +57,7 @@ pub fn admit(
     };
     let peer = Peer { underlay: index, kind: outer.kind, port: outer.dst_port, address: outer.src };
     let head = batch.head(i);
-    if outer.tag.vlan() != underlay.vlan.unwrap_or(0) {
+    if outer.tag.vlan() != underlay.vlan.unwrap_or(0) || outer.tag.tpid == ethertype::SERVICE_VLAN {
         return Err(DropReason::UnderlayVlan);
     }
     if !head.starts_with(&underlay.mac) && head.first().is_none_or(|byte| byte & 1 == 0) {

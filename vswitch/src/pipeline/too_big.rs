@@ -13,6 +13,7 @@ use super::execute::Sink;
 use super::reply::Reply;
 use super::vlan;
 use crate::flow::headers::{Depth, Fragment, Headers, Network, Transport, parse};
+use crate::flow::numbers::ethertype;
 use crate::overlay::Ingress;
 use crate::snapshot::{PortView, Snapshot};
 
@@ -67,6 +68,10 @@ fn is_to_be_told(headers: &Headers) -> bool {
 /// The answer. `None` when it cannot be.
 fn write(head: &[u8], headers: &Headers, port: &PortView, mtu: u32) -> Option<Reply> {
     let (l3, link) = (usize::from(headers.link.l3), &headers.link);
+    // A reply has one tag at most, and what is behind two is another network.
+    if link.inner.is_present() || link.outer.tpid == ethertype::SERVICE_VLAN {
+        return None;
+    }
     let vlan = vlan::tag(link).or(port.vlans.untagged).unwrap_or(0);
     let mut reply = Reply::new(&link.src, &link.dst, port, vlan, link.ethertype);
     let packet = head.get(l3..)?;

@@ -91,12 +91,14 @@ impl State {
 
     fn check_limits(&self, wanted: &Config) -> Result<(), ApplyError> {
         let most = self.limits.ports as usize;
-        if wanted.ports.len() > most {
-            return Err(limit(
-                "[limits] ports",
-                format!("{} ports, and {most} are allowed", wanted.ports.len()),
-                RAISE,
-            ));
+        let ports = wanted.all_ports();
+        if ports > most {
+            return Err(limit("[limits] ports", format!("{ports} ports, and {most} are allowed"), RAISE));
+        }
+        let (remotes, most) = (self.loaded.remotes_with(wanted), self.limits.remotes as usize);
+        if remotes > most {
+            let cause = format!("{remotes} remotes with those that controllers have loaded, and {most} fit");
+            return Err(limit("[limits] remotes", cause, RAISE));
         }
         if wanted.bridges.len() > BRIDGES {
             return Err(limit(
@@ -385,7 +387,8 @@ impl State {
             running.backoff = Backoff::default();
             return;
         }
-        let index = self.free_index();
+        // There is one: `check_limits` has counted.
+        let Some(index) = self.free_index() else { return };
         let base = PortTotals::of(self.crew.counters(), index);
         let name = config.name.clone();
         let running = Running {

@@ -4,9 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use control::schema::{
-    Bridge, Dscp, FlowId, Tunnel, TunnelKind, TunnelName, Underlay, UnderlayName, VlanMode,
-};
+use control::schema::{Bridge, Dscp, FlowId, Tunnel, TunnelKind, TunnelName, Underlay, VlanMode};
 use pmd::{Features, Port, Taken};
 
 use super::State;
@@ -90,11 +88,17 @@ impl State {
     fn select(&mut self) {
         for underlay in shared(&self.config) {
             let mut taken = BTreeSet::new();
-            for tunnel in self.tunnels.iter().filter(|tunnel| tunnel.underlay == underlay.name) {
-                let locals = tunnel.remotes.iter().filter_map(|remote| self.local(underlay, tunnel, *remote));
-                let protocol = if tunnel.kind == TunnelKind::Nvgre { GRE } else { UDP };
-                let vlan = underlay.vlan.map(Into::into);
-                taken.extend(locals.map(|to| Taken { to, protocol, port: tunnel.port, vlan }));
+            let tunnels = self.tunnels.iter().filter(|tunnel| {
+                // Whoever has the port has its frames.
+                tunnel.underlay == underlay.name && !self.reach.lacks_port(&self.config, underlay, tunnel)
+            });
+            for tunnel in tunnels {
+                let is_gre = tunnel.kind == TunnelKind::Nvgre;
+                let (protocol, vlan) = (if is_gre { GRE } else { UDP }, underlay.vlan.map(Into::into));
+                taken.extend(tunnel.remotes.iter().filter_map(|remote| {
+                    let (to, from) = (self.local(underlay, tunnel, *remote)?, is_gre.then_some(*remote));
+                    Some(Taken { to, from, protocol, port: tunnel.port, vlan })
+                }));
             }
             if let Some(Running { state: PortState::Open(port), .. }) = self.ports.get_mut(&underlay.port)
                 && let Err(fault) = port.select(taken)
@@ -104,26 +108,20 @@ impl State {
         }
     }
 
-    /// How a remote is reached now.
-    pub(super) fn path(&self, underlay: &Underlay, remote: IpAddr) -> Result<Path, Reason> {
-        let path = self.reach.path(&underlay.name, remote)?;
-        self.reach.missing_port(&self.config, underlay).map_or(Ok(path), |port| Err(Reason::PortTaken(port)))
-    }
-
     /// How frames of a tunnel get to a remote now.
     pub(super) fn way(&self, underlay: &Underlay, tunnel: &Tunnel, remote: IpAddr) -> Result<Path, Reason> {
-        let path = self.path(underlay, remote)?;
-        self.reach.fault(tunnel, remote).map_or(Ok(path), Err)
+        let path = self.reach.path(&underlay.name, remote)?;
+        self.reach.fault(&self.config, underlay, tunnel, remote).map_or(Ok(path), Err)
     }
 
-    /// Our address, as a remote knows us.
+    /// Our address, as a remote knows us: on an underlay of our own the first one, until there is a route that says
+    /// which.
     fn local(&self, underlay: &Underlay, tunnel: &Tunnel, remote: IpAddr) -> Option<IpAddr> {
-        if underlay.is_shared(&self.config) {
-            let path = self.path(underlay, remote).ok()?;
-            return Some(tunnel.local.unwrap_or(path.source));
-        }
+        let path = self.reach.path(&underlay.name, remote).ok();
         let mut addresses = underlay.addresses.iter().map(|prefix| prefix.address());
-        tunnel.local.or_else(|| addresses.find(|ip| ip.is_ipv4() == remote.is_ipv4()))
+        let first =
+            || addresses.find(|ip| !underlay.is_shared(&self.config) && ip.is_ipv4() == remote.is_ipv4());
+        tunnel.local.or(path.map(|path| path.source)).or_else(first)
     }
 
     fn add_ports(&self, snapshot: &mut Snapshot) {
@@ -198,10 +196,15 @@ impl State {
             });
             let loaded = self.loaded.floods(index, vlan.map_or(0, Into::into));
             let loaded = loaded.map(|(tunnel, ip)| (tunnel, ip));
-            // A host that several tunnels reach gets one copy of a flood, by the first of them.
+            // A host that several tunnels reach gets one copy of a flood, by the first of them that is not down.
             let mut reached = HashSet::new();
             let is_first = |(tunnel, ip): &(&TunnelName, &IpAddr)| {
-                carriers.len() == 1 || reached.insert((self.underlay_of(tunnel), **ip))
+                let tunnel =
+                    carriers.iter().map(|(_, carrier)| carrier).find(|carrier| carrier.name == **tunnel);
+                carriers.len() == 1
+                    || tunnel.is_some_and(|tunnel| {
+                        !self.is_down(tunnel, **ip) && reached.insert((&tunnel.underlay, **ip))
+                    })
             };
             let remotes = remotes.chain(loaded).filter(is_first);
             let mut flood: Vec<u16> =
@@ -227,16 +230,23 @@ impl State {
         if vlans.is_empty() { Stretch::None } else { Stretch::Vlans(vlans.into()) }
     }
 
-    fn underlay_of(&self, tunnel: &TunnelName) -> Option<&UnderlayName> {
-        self.config.tunnels.iter().find(|other| other.name == *tunnel).map(|tunnel| &tunnel.underlay)
+    /// Whether a tunnel to a remote is found to be useless although there may be a way.
+    fn is_down(&self, tunnel: &Tunnel, remote: IpAddr) -> bool {
+        let underlay = self.config.underlays.iter().find(|underlay| underlay.name == tunnel.underlay);
+        underlay.is_none_or(|underlay| self.reach.fault(&self.config, underlay, tunnel, remote).is_some())
     }
 
     fn add_underlay(&self, index: u16, underlay: &Underlay, overlays: &mut Overlays) {
         let Some(port) = self.ports.get(&underlay.port) else { return };
         let agent = self.reach.underlay(&underlay.name);
-        let mac = agent.map(|agent| agent.station.mac).or_else(|| port.open()?.mac());
         let tunnels = (0..).zip(&self.tunnels).filter(|(_, tunnel)| tunnel.underlay == underlay.name);
         let tunnels: Vec<(u16, &Tunnel)> = tunnels.collect();
+        // The host may give its device, or its VLAN, another address.
+        let of_host = || {
+            let mut remotes = tunnels.iter().flat_map(|(_, tunnel)| &tunnel.remotes);
+            remotes.find_map(|remote| Some(self.reach.path(&underlay.name, *remote).ok()?.source_mac))
+        };
+        let mac = agent.map(|agent| agent.station.mac).or_else(of_host).or_else(|| port.open()?.mac());
         let mut ports: Vec<(u16, Kind)> = tunnels
             .iter()
             .map(|(_, tunnel)| (tunnel.port, kind(tunnel.kind)))

@@ -82,6 +82,11 @@ impl Loaded {
         tunnels
     }
 
+    /// How many remotes the tunnels of a configuration have with this.
+    pub(super) fn remotes_with(&self, config: &Config) -> usize {
+        self.extend(config).iter().map(|tunnel| tunnel.remotes.len()).sum()
+    }
+
     /// Forgets what is in a bridge.
     pub(super) fn remove_bridge(&mut self, bridge: u16) {
         self.stations.retain(|key, _| key.bridge != bridge);

@@ -150,8 +150,18 @@ impl Reach {
         Ok(Path { next_hop_mac, source_mac, source, mtu })
     }
 
-    /// Why nothing shall be sent to a remote of a tunnel although there is a way: by what BFD has found.
-    pub(super) fn fault(&self, tunnel: &Tunnel, remote: IpAddr) -> Option<Reason> {
+    /// Why nothing shall be sent to a remote of a tunnel although there is a way: its UDP port is somebody else's, or
+    /// BFD has found that nobody hears us.
+    pub(super) fn fault(
+        &self,
+        config: &Config,
+        underlay: &Underlay,
+        tunnel: &Tunnel,
+        remote: IpAddr,
+    ) -> Option<Reason> {
+        if self.lacks_port(config, underlay, tunnel) {
+            return Some(Reason::PortTaken(tunnel.port));
+        }
         let ends = Ends { local: tunnel.local, remote };
         let station = Seat::Underlay(tunnel.underlay.clone()).station_name();
         match self.liveness.get(&(station, ends)).filter(|_| tunnel.bfd)? {
@@ -168,10 +178,10 @@ impl Reach {
         report.map_or_else(Vec::new, |report| report.liveness)
     }
 
-    /// The UDP port that an underlay needs and somebody else has.
-    pub(super) fn missing_port(&self, config: &Config, underlay: &Underlay) -> Option<u16> {
-        let port = udp_ports(config, underlay).find(|port| self.bound.get(port).is_some_and(Result::is_err));
-        port.map(|(_, port)| port)
+    /// Whether a tunnel needs a UDP port that somebody else has.
+    pub(super) fn lacks_port(&self, config: &Config, underlay: &Underlay, tunnel: &Tunnel) -> bool {
+        let needed = udp_ports(config, underlay).find(|(_, port)| *port == tunnel.port);
+        needed.is_some_and(|needed| self.bound.get(&needed).is_some_and(Result::is_err))
     }
 
     /// Whether anybody wants to know the way to a remote.
@@ -296,8 +306,10 @@ impl State {
                     plugged.station = station;
                 }
                 None => {
-                    let index = self.free_index();
-                    self.plug(seat, station, index, &mut settled);
+                    // There is one: the limit is about stations, too.
+                    if let Some(index) = self.free_index() {
+                        self.plug(seat, station, index, &mut settled);
+                    }
                 }
             }
         }
@@ -395,11 +407,12 @@ impl State {
         }
     }
 
-    /// Refuses a configuration with a UDP port that somebody else has.
+    /// Refuses a configuration that needs one more UDP port, which somebody else has. One that is missing already is
+    /// no reason to refuse a change of something else.
     pub(super) fn check_udp_ports(&self, wanted: &Config) -> Result<(), ApplyError> {
         for underlay in shared(wanted) {
             for port in udp_ports(wanted, underlay) {
-                if !self.reach.bound.get(&port).is_some_and(Result::is_ok)
+                if !self.reach.bound.contains_key(&port)
                     && let Err(cause) = kernel::bind(port.0.as_deref(), port.1)
                 {
                     let object = format!("underlay \"{}\"", underlay.name);
@@ -545,10 +558,10 @@ impl State {
     }
 
     /// The lowest port index that nobody has.
-    pub(super) fn free_index(&self) -> u16 {
+    pub(super) fn free_index(&self) -> Option<u16> {
         let ports = self.ports.values().map(|port| port.index);
         let taken: HashSet<u16> = ports.chain(self.reach.stations().map(|plugged| plugged.index)).collect();
-        (0..self.limits.ports as u16).find(|index| !taken.contains(index)).unwrap_or(0)
+        (0..self.limits.ports as u16).find(|index| !taken.contains(index))
     }
 }
 

@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes of the smallest ping: IPv6 and ICMPv6 headers, and a few bytes to carry.
 const SMALL: usize = 64;
 
+/// Remotes that are asked at a time: as many pings as the agent has under way.
+const AT_ONCE: usize = 64;
+
 /// Networks on the way, each smaller than the one before, after whom a ping gives up.
 const NETWORKS: usize = 8;
 
@@ -73,11 +76,14 @@ impl Switch {
             return None;
         }
         // Side by side: one that is silent does not keep the others waiting.
-        Some(std::thread::scope(|scope| {
-            let asked: Vec<_> =
-                remotes.iter().map(|(remote, path)| scope.spawn(|| asker.ping(*remote, *path))).collect();
-            asked.into_iter().filter_map(|asked| asked.join().ok()).collect()
-        }))
+        let ask = |some: &[(IpAddr, Result<Path, Reason>)]| {
+            std::thread::scope(|scope| {
+                let ask = |(remote, path): &(IpAddr, Result<Path, Reason>)| asker.ping(*remote, *path);
+                let asked: Vec<_> = some.iter().map(|one| scope.spawn(move || ask(one))).collect();
+                asked.into_iter().filter_map(|asked| asked.join().ok()).collect::<Vec<_>>()
+            })
+        };
+        Some(remotes.chunks(AT_ONCE).flat_map(ask).collect())
     }
 }
 

@@ -135,7 +135,7 @@ fn check_limits(config: &Config, places: &Places, errors: &mut Errors<'_>) {
     let limits = &config.limits;
     let remotes = config.tunnels.iter().map(|tunnel| tunnel.remotes.len()).sum();
     let counts = [
-        ("ports", config.ports.len(), limits.ports, places.ports.last()),
+        ("ports", config.all_ports(), limits.ports, places.ports.last()),
         ("fdb", config.fdb.len(), limits.fdb, places.fdb.last()),
         ("remotes", remotes, limits.remotes, places.tunnels.last()),
         ("neighbours", config.neighbours.len(), limits.neighbours, places.neighbours.last()),

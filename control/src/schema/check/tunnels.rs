@@ -8,7 +8,7 @@ use super::{Known, Places, Report, check_name, family, list_addresses, missing};
 
 pub(super) fn check(config: &Config, known: &Known<'_>, places: &Places, errors: &mut Errors<'_>) {
     let mut names = HashSet::new();
-    let mut claims = HashMap::new();
+    let (mut claims, mut kinds) = (HashMap::new(), HashMap::new());
     for (tunnel, marks) in config.tunnels.iter().zip(&places.tunnels) {
         let mut report = |key: &str, message: String, hint: Option<String>| {
             errors.push(marks.of(key).as_ref(), &tunnel_object(tunnel.name.as_str()), message, hint);
@@ -26,6 +26,16 @@ pub(super) fn check(config: &Config, known: &Known<'_>, places: &Places, errors:
                     check_own(tunnel, underlay, &mut report);
                 }
             }
+        }
+        let kind = *kinds.entry((tunnel.underlay.as_str(), tunnel.port)).or_insert(tunnel.kind);
+        if kind != tunnel.kind {
+            let message = format!(
+                "`port = {}`: there are {} tunnels on this UDP port of underlay \"{}\"",
+                tunnel.port,
+                kind.as_str(),
+                tunnel.underlay,
+            );
+            report("port", message, Some("give each type a port of its own".to_owned()));
         }
         check_claims(tunnel, &mut claims, &mut report);
     }
