@@ -588,6 +588,59 @@ attacks! {
 }
 
 /// Each message that names a ring, of rings that there are not.
+/// Copies the memory of a front end whose rings stand still to a new file.
+fn copied(end: &FrontEnd) -> File {
+    let fresh = memory(MEMORY, MemfdFlags::empty()).expect("a memfd");
+    let mut bytes = vec![0; usize::try_from(MEMORY).expect("few")];
+    end.memory.read_exact_at(&mut bytes, 0).expect("a memfd can be read");
+    fresh.write_all_at(&bytes, 0).expect("a memfd can be written");
+    fresh
+}
+
+// A map that is kept too long would show frames that a stranger writes where the memory was.
+#[test]
+fn a_memory_that_was_replaced_is_not_looked_at() {
+    with_scene(|scene| {
+        scene.unharmed(|| {
+            let stranger = [&frame(2, 1)[..6], &[2, 0, 0, 0, 0, 0xd], &frame(2, 1)[12..]].concat();
+            for kind in [Kind::Split, Kind::Packed] {
+                let mut end = scene.decent(kind);
+                for _ in 0..scaled(8, 1000) {
+                    assert!(end.send(&frame(2, 1)));
+                    wait_until("the frame is taken", SOON, || end.is_idle());
+                    set_enabled(&mut end, false);
+                    let fresh = copied(&end);
+                    end.share_memory(&[[GUEST, MEMORY, USER, 0]], &[fresh.as_fd()])
+                        .expect("a message is sent");
+                    set_enabled(&mut end, true);
+                    for index in 0..SIZE {
+                        end.write(buffer_at(TRANSMIT, index), &[&[0; 12], &stranger[..]].concat());
+                    }
+                    let bytes = u32::try_from(12 + stranger.len()).expect("short");
+                    let chain = |index| (GUEST + buffer_at(TRANSMIT, index), bytes, 0);
+                    end.flood(TRANSMIT, Duration::from_millis(2), chain);
+                    end.memory = fresh;
+                }
+                assert!(end.send(&frame(2, 1)));
+                wait_until("the port is still served", SOON, || end.is_idle());
+            }
+            let addresses = scene.daemon.ctl().rows(&["fdb", "list"]);
+            let knows = |mac: &str| addresses.iter().any(|row| row["mac"] == *mac);
+            assert!(knows("02:00:00:00:00:0c"), "{addresses:?}");
+            assert!(!knows("02:00:00:00:00:0d"), "frames of a memory that was replaced");
+        });
+    });
+}
+
+/// Turns both rings off or on; the switch has done so.
+fn set_enabled(end: &mut FrontEnd, on: bool) {
+    for ring in [RECEIVE, TRANSMIT] {
+        let state = words(&[u32::try_from(ring).expect("few"), on.into()]);
+        end.say(request::SET_VRING_ENABLE, &state, &[]).expect("a message is sent");
+    }
+    end.settle().expect("the port answers");
+}
+
 #[test]
 fn rings_that_there_are_not() {
     with_scene(|scene| {
