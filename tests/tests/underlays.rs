@@ -241,6 +241,8 @@ fn what_changes_under_a_tunnel_is_named_and_traffic_comes_back_with_it() {
     rig.vtep.ip("link set eth0 address 02:00:00:00:00:77");
     change.assert_back("another neighbour");
 
+    // The other host knows of it, too: no router is between the two that would tell.
+    rig.vtep.ip("link set vx0 mtu 1350");
     rig.lab.host.ip("link set up0 mtu 1400");
     wait_until("the path MTU follows the device's", SOON, || {
         ctl.json(&["tunnel", "show", "dc"])["remotes"][0]["mtu"] == 1400
