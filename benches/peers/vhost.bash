@@ -72,15 +72,17 @@ generate() {
 # value FIELD: of the last run's JSON.
 value() { tr ',{}' '\n' <"$LAB_FOLDER/json" | awk -F': ' -v field="\"$1\"" '{gsub(/^ +/, "")} $1 == field {print $2}'; }
 
-# prepare SYSTEM: brings a switch into its shape. For those who source this to say what that is.
+# prepare SYSTEM: brings a switch into its shape, and may put into FURTHER what the generator is to be told besides. For
+# those who source this to say what that is.
 prepare() { :; }
 
 # measure CASE SYSTEM ARGUMENTS...: one run, noted.
 measure() {
   local key=$1-$2
   resume "$2"
+  FURTHER=()
   prepare "$2"
-  generate "${@:2}"
+  generate "${@:2}" "${FURTHER[@]}"
   pause "$2"
   note "$key" "$(value mframes_per_s)" "${SWITCH_CYCLES:--}" "$(value client_idle)" "$(value core_distance_before_ns)" \
     "$(value core_distance_after_ns)" "$(value p50_us)" "$(value p99_us)" "$(value lost)" "$(value gbit_per_s)" \

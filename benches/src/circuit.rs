@@ -92,7 +92,7 @@ fn stretch(snapshot: &mut Snapshot, kind: Kind) {
         underlay: 0,
         address: address(setup.dst),
         local: address(setup.src),
-        group: [0; 16],
+        group: None,
         learning: true,
         gbp: false,
         outlet: 1,

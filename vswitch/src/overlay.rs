@@ -66,8 +66,8 @@ pub struct RemoteView {
     pub address: Address,
     /// Ours, as it knows us.
     pub local: Address,
-    /// The multicast group that it may send to as well; zeros if there is none.
-    pub group: Address,
+    /// The multicast group that it may send to as well.
+    pub group: Option<Address>,
     /// Whether stations are learned from its frames.
     pub learning: bool,
     /// Whether its frames say of which group their sender is (VXLAN's group policy extension).
@@ -265,7 +265,7 @@ impl Overlays {
         // A VTEP may be reached by several tunnels, which carry different networks.
         for (known, index) in self.peers.iter_hash(of_peer(&self.hash, peer)) {
             let Some(remote) = self.remote(*index).filter(|_| known == peer) else { continue };
-            if remote.local != *local && remote.group != *local {
+            if remote.local != *local && remote.group != Some(*local) {
                 continue;
             }
             reason = DropReason::UnknownVni;

@@ -424,7 +424,7 @@ fn a_group_brings_frames_of_those_who_are_configured_and_of_nobody_else() {
         snapshot.overlays.put_underlay(0, underlay);
         snapshot.overlays.add(overlay, [0]);
         let end = setup(Kind::Vxlan, 1, 2);
-        let east = RemoteView { group: address(groups[0]), ..remote(&end) };
+        let east = RemoteView { group: Some(address(groups[0])), ..remote(&end) };
         snapshot.overlays.put_remote(EAST, Kind::Vxlan, end.port, east);
     });
     let inner = frame([0xff; 6], mac(9), 50);

@@ -1,4 +1,5 @@
-//! What happened that somebody may want to know of: duplicate addresses, stations that move too often.
+//! What happened that somebody may want to know of: duplicate addresses, stations that move too often, no room for
+//! neighbours, remotes that BFD finds gone.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

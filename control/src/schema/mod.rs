@@ -81,6 +81,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value as Json;
 
 pub use bridge::Bridge;
+pub use check::shown;
 pub use endpoint::Endpoint;
 pub use error::ConfigError;
 pub use fdb::{Place, StaticEntry};
@@ -88,7 +89,7 @@ pub use name::{BridgeName, InterfaceName, NameError, Netns, OriginName, PortName
 pub use nearest::nearest;
 pub use neighbour::Neighbour;
 pub use port::{Afxdp, Null, Packet, Pcap, Port, PortKind, Tap, Veth, VethDriver, XdpMode};
-pub use prefix::{IpPrefix, IpPrefixError};
+pub use prefix::{IpPrefix, IpPrefixError, is_station};
 pub use switch::{HugePages, Limits, Switch, WorkerPlacement};
 pub use tunnel::{Dscp, FlowId, Tunnel, TunnelKind};
 pub use underlay::{Route, Underlay};

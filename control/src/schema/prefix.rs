@@ -72,7 +72,7 @@ impl IpPrefix {
 }
 
 /// True if one station can have the address: it is no group, no broadcast, not loopback, not "unspecified".
-pub(super) fn is_station(address: IpAddr) -> bool {
+pub fn is_station(address: IpAddr) -> bool {
     let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
     !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast)
 }

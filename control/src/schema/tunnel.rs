@@ -110,6 +110,11 @@ impl TunnelKind {
 }
 
 impl Tunnel {
+    /// Where it sends frames to: its remotes, and its group.
+    pub fn places(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.remotes.iter().chain(&self.group).copied()
+    }
+
     /// A tunnel with every setting at its default, to no remote yet.
     pub fn new(name: TunnelName, kind: TunnelKind, underlay: UnderlayName) -> Self {
         Self {

@@ -8,7 +8,7 @@ use super::frame::{Writer, echo_overhead};
 use super::station::Output;
 
 /// Pings that a station has under way at most.
-const PINGS: usize = 64;
+pub(crate) const PINGS: usize = 64;
 
 /// A ping.
 #[derive(Clone, Copy, Debug)]

@@ -20,10 +20,10 @@ pub mod protocol {
     pub const HOP_BY_HOP: u8 = 0;
     /// ICMP.
     pub const ICMP: u8 = 1;
-    /// TCP.
-    pub const TCP: u8 = 6;
     /// IGMP.
     pub const IGMP: u8 = 2;
+    /// TCP.
+    pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
     /// IPv6 routing header.

@@ -1,6 +1,6 @@
 //! What comes by an underlay: a frame inside a tunnel's, something for the switch itself, or neither.
 //!
-//! Called by the worker for every frame of an underlay's port, before there is a flow key, and by `trace`. What is let
+//! Called by the worker for each frame of an underlay's port, by [`again`] or else [`admit`], before there is a flow key, and by `trace`. What is let
 //! in loses its outer headers here and goes on as a frame of the remote that sent it; so outer headers never reach the
 //! flow cache, and nothing is parsed twice. What is not a tunnel's and may be meant for the switch goes to the port
 //! behind which it speaks for itself.
@@ -8,9 +8,8 @@
 use pmd::{Batch, Checksum, Offload};
 
 use super::address::is_group;
-use super::vlan;
 use crate::agent::BFD_PORTS as BFD;
-use crate::flow::headers::{Depth, Network, parse as parse_all};
+use crate::flow::headers::{Depth, Network, Tag, parse as parse_all};
 use crate::flow::numbers::{ethertype, protocol};
 use crate::overlay::{Ingress, Peer, UnderlayView};
 use crate::snapshot::Snapshot;
@@ -57,7 +56,7 @@ pub fn admit(
     };
     let peer = Peer { underlay: index, kind: outer.kind, port: outer.dst_port, address: outer.src };
     let head = batch.head(i);
-    if outer.tag.vlan() != underlay.vlan.unwrap_or(0) || outer.tag.tpid == ethertype::SERVICE_VLAN {
+    if !is_of(underlay, outer.tag) {
         return Err(DropReason::UnderlayVlan);
     }
     if !head.starts_with(&underlay.mac) && head.first().is_none_or(|byte| byte & 1 == 0) {
@@ -69,7 +68,12 @@ pub fn admit(
         outer.policy.group().is_some() && snapshot.overlays.remote(remote).is_some_and(|remote| remote.gbp);
     let policy = if has_policy { outer.policy } else { Policy::default() };
     let ingress = Ingress { rx, port: remote, overlay, policy };
-    *previous = Memo::new(batch.head(i), &outer).map(|memo| Previous { memo, ingress });
+    // What cannot be remembered leaves the memo that there is: it stands as long as the snapshot does.
+    if batch.packed_offload(i).is_none()
+        && let Some(memo) = Memo::new(batch.head(i), &outer)
+    {
+        *previous = Some(Previous { memo, ingress });
+    }
     strip(batch, i, &outer)?;
     Ok(Admitted::Inner(ingress))
 }
@@ -86,12 +90,18 @@ pub fn again(batch: &mut Batch<'_>, i: usize, previous: &Previous) -> bool {
     batch.remove(i, 0, inner)
 }
 
+/// Whether a frame with this tag is of the underlay's VLAN: what has an 802.1ad tag is another network's.
+#[inline]
+fn is_of(underlay: &UnderlayView, tag: Tag) -> bool {
+    tag.tpid != ethertype::SERVICE_VLAN && tag.vlan() == underlay.vlan.unwrap_or(0)
+}
+
 /// Not a tunnel's: the switch may be meant, which speaks ARP, neighbour discovery, ping, BFD and IGMP.
 #[cold]
 fn pass(underlay: &UnderlayView, head: &[u8], len: usize) -> Result<Admitted, DropReason> {
     let headers = parse_all(head, len, Depth::L4).map_err(DropReason::Malformed)?;
     let link = &headers.link;
-    if vlan::tag(link) != underlay.vlan {
+    if !is_of(underlay, link.outer) {
         return Err(DropReason::UnderlayVlan);
     }
     let is_spoken = match headers.protocol {

@@ -17,7 +17,7 @@ use crate::flow::headers::parse_link;
 use crate::overlay::{Ingress, OverlayView, RemoteView};
 use crate::snapshot::Snapshot;
 use crate::telemetry::drops::DropReason;
-use crate::tunnel::template::MAX;
+use crate::tunnel::template::ROOM;
 use crate::tunnel::{Fill, Inner, Template};
 
 /// A remote and an overlay, by their numbers.
@@ -50,20 +50,18 @@ pub(super) fn whole<S: Sink>(
         }
     }
     let total = batch.frame_len(i) as u32;
-    if offload.is_none() && !template.has_checksum() {
-        sink.sent(snapshot, target, total);
-        if !sink.emit_plain(i as u16, total, view.outlet) {
-            output(snapshot, batch, view.outlet, TxItem::whole(batch, i, true), sink);
+    let is_plain = offload.is_none() && !template.has_checksum();
+    if !is_plain {
+        let (header, head) = batch.head_mut(i).split_at_mut(len);
+        match template.offload(header, head, offload) {
+            Some(offload) => batch.set_offload(i, offload),
+            None => return fail(target.0, view, DropReason::BadOffload, sink),
         }
-        return;
-    }
-    let (header, head) = batch.head_mut(i).split_at_mut(len);
-    match template.offload(header, head, offload) {
-        Some(offload) => batch.set_offload(i, offload),
-        None => return fail(target.0, view, DropReason::BadOffload, sink),
     }
     sink.sent(snapshot, target, total);
-    output(snapshot, batch, view.outlet, TxItem::whole(batch, i, true), sink);
+    if !(is_plain && sink.emit_plain(i as u16, total, view.outlet)) {
+        output(snapshot, batch, view.outlet, TxItem::whole(batch, i, true), sink);
+    }
 }
 
 /// Sends a copy of frame `i` to a remote, with its tag changed.
@@ -199,10 +197,12 @@ fn prefixed<S: Sink>(
     let rest = (batch.frame_len(i) as u32).checked_sub(from)?;
     let fill = fill(batch.head(i), bytes.len() + rest as usize, overlay, group, hash, sink);
     let offload = batch.offload(i).shifted(change.map_or(0, TagChange::growth))?.into();
-    let mut header = [0; MAX + 16];
+    let mut written = [0; ROOM + 16];
+    let (room, behind) = written.split_first_chunk_mut::<ROOM>()?;
+    template.put(room, &fill);
+    behind[..bytes.len()].copy_from_slice(bytes);
     let len = template.len();
-    template.write(&mut header[..len], &fill);
-    header[len..len + bytes.len()].copy_from_slice(bytes);
+    let header = &mut written[ROOM - len..ROOM + bytes.len()];
     let offload = match tag {
         None => template.offload(&mut header[..len], batch.head(i), offload)?,
         // The two levels' checksums are about the head as it will be.
@@ -215,7 +215,7 @@ fn prefixed<S: Sink>(
             template.offload(&mut header[..len], &head[..bytes.len() + kept.len()], offload)?
         }
     };
-    let prefixes = sink.prefixes(batch, len + bytes.len())?;
-    let prefix = prefixes.push(&header[..len + bytes.len()])?;
+    let prefixes = sink.prefixes(batch, header.len())?;
+    let prefix = prefixes.push(header)?;
     prefixes.add(i as u16, Part::new(prefix, from, rest, offload))
 }

@@ -302,6 +302,7 @@ impl State {
         self.previous = Some(std::mem::replace(&mut self.config, wanted));
         self.number_bridges();
         self.revise_loaded();
+        self.unplug_former();
         let fresh: Vec<PortName> = opened.iter().map(|opened| opened.config.name.clone()).collect();
         for Opened { config, port } in opened {
             let state = match port {
@@ -387,7 +388,7 @@ impl State {
             running.backoff = Backoff::default();
             return;
         }
-        // There is one: `check_limits` has counted.
+        // There is one: `check_limits` has counted, and what goes is gone.
         let Some(index) = self.free_index() else { return };
         let base = PortTotals::of(self.crew.counters(), index);
         let name = config.name.clone();
@@ -511,10 +512,8 @@ fn check_overlays(wanted: &Config) -> Result<(), ApplyError> {
         return Err(limit("bridges", cause, "give fewer VLANs a VNI"));
     }
     for tunnel in &wanted.tunnels {
-        let is_shared = wanted
-            .underlays
-            .iter()
-            .any(|underlay| underlay.name == tunnel.underlay && underlay.is_shared(wanted));
+        let is_shared =
+            wanted.underlay(tunnel.underlay.as_str()).is_some_and(|underlay| underlay.is_shared(wanted));
         let missing = [("bfd", tunnel.bfd && is_shared), ("group", tunnel.group.is_some() && is_shared)];
         if let Some((key, _)) = missing.into_iter().find(|(_, is_set)| *is_set) {
             let cause = format!("`{key}` is a setting that this version of the switch cannot carry out yet");

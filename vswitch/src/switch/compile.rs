@@ -8,18 +8,16 @@ use control::schema::{Bridge, Dscp, FlowId, Tunnel, TunnelKind, TunnelName, Unde
 use pmd::{Features, Port, Taken};
 
 use super::State;
+use super::loaded::Floods;
 use super::ports::{PortState, Running};
 use super::reach::{Plugged, Seat, shared};
 use crate::agent::{Path, Reason};
+use crate::flow::numbers::protocol;
 use crate::overlay::{OverlayView, Overlays, RemoteView, UnderlayView, address};
 use crate::pipeline::{mask, remote_mask};
 use crate::snapshot::{BridgeView, Place, PortView, PortVlans, Snapshot, Stretch};
 use crate::telemetry::counters::VniTraffic;
 use crate::tunnel::{Kind, Setup, Template};
-
-/// IP protocols of tunnels.
-const UDP: u8 = 17;
-const GRE: u8 = 47;
 
 impl State {
     /// Builds the snapshot of the current state and gives it to every worker. Also sets the limits that the
@@ -59,21 +57,7 @@ impl State {
             overlays: Overlays::new(self.limits.ports as u16),
             neighbours: self.neighbours.clone(),
         };
-        let has_neighbours: HashSet<_> = self.config.neighbours.iter().map(|known| &known.bridge).collect();
-        for bridge in &self.config.bridges {
-            let Some(&index) = self.bridges.get(&bridge.name) else { continue };
-            self.fdb.set_bridge_limit(index, bridge.fdb_limit.unwrap_or(u32::MAX));
-            let stretch = self.stretch(bridge, index, &mut snapshot.overlays);
-            let overhears = stretch != Stretch::None || has_neighbours.contains(&bridge.name);
-            snapshot.bridges[index as usize] = Some(BridgeView {
-                members: Vec::new(),
-                flood_unknown: bridge.flood_unknown,
-                flood_broadcast: bridge.flood_broadcast,
-                flood_multicast: bridge.flood_multicast,
-                stretch,
-                overhears,
-            });
-        }
+        self.add_bridges(&mut snapshot);
         self.add_ports(&mut snapshot);
         self.add_stations(&mut snapshot);
         for (index, underlay) in (0..).zip(&self.config.underlays) {
@@ -84,17 +68,36 @@ impl State {
         self.select();
     }
 
+    fn add_bridges(&self, snapshot: &mut Snapshot) {
+        let has_neighbours: HashSet<_> = self.config.neighbours.iter().map(|known| &known.bridge).collect();
+        let floods = self.loaded.floods();
+        for bridge in &self.config.bridges {
+            let Some(&index) = self.bridges.get(&bridge.name) else { continue };
+            self.fdb.set_bridge_limit(index, bridge.fdb_limit.unwrap_or(u32::MAX));
+            let stretch = self.stretch(bridge, index, &floods, &mut snapshot.overlays);
+            let overhears = stretch != Stretch::None || has_neighbours.contains(&bridge.name);
+            snapshot.bridges[index as usize] = Some(BridgeView {
+                members: Vec::new(),
+                flood_unknown: bridge.flood_unknown,
+                flood_broadcast: bridge.flood_broadcast,
+                flood_multicast: bridge.flood_multicast,
+                stretch,
+                overhears,
+            });
+        }
+    }
+
     /// Has ports that are shared with the host's kernel take what tunnels bring, and nothing else.
     fn select(&mut self) {
         for underlay in shared(&self.config) {
             let mut taken = BTreeSet::new();
-            let tunnels = self.tunnels.iter().filter(|tunnel| {
-                // Whoever has the port has its frames.
-                tunnel.underlay == underlay.name && !self.reach.lacks_port(&self.config, underlay, tunnel)
-            });
-            for tunnel in tunnels {
+            // Whoever has a UDP port has its frames.
+            let is_ours =
+                |tunnel: &&Tunnel| tunnel.underlay == underlay.name && !self.reach.lacks_port(&tunnel.name);
+            for tunnel in self.tunnels.iter().filter(is_ours) {
                 let is_gre = tunnel.kind == TunnelKind::Nvgre;
-                let (protocol, vlan) = (if is_gre { GRE } else { UDP }, underlay.vlan.map(Into::into));
+                let protocol = if is_gre { protocol::GRE } else { protocol::UDP };
+                let vlan = underlay.vlan.map(Into::into);
                 taken.extend(tunnel.remotes.iter().filter_map(|remote| {
                     let (to, from) = (self.local(underlay, tunnel, *remote)?, is_gre.then_some(*remote));
                     Some(Taken { to, from, protocol, port: tunnel.port, vlan })
@@ -111,16 +114,16 @@ impl State {
     /// How frames of a tunnel get to a remote now.
     pub(super) fn way(&self, underlay: &Underlay, tunnel: &Tunnel, remote: IpAddr) -> Result<Path, Reason> {
         let path = self.reach.path(&underlay.name, remote)?;
-        self.reach.fault(&self.config, underlay, tunnel, remote).map_or(Ok(path), Err)
+        self.reach.fault(tunnel, remote).map_or(Ok(path), Err)
     }
 
     /// Our address, as a remote knows us: on an underlay of our own the first one, until there is a route that says
     /// which.
     fn local(&self, underlay: &Underlay, tunnel: &Tunnel, remote: IpAddr) -> Option<IpAddr> {
         let path = self.reach.path(&underlay.name, remote).ok();
+        // The schema has a shared one have none.
         let mut addresses = underlay.addresses.iter().map(|prefix| prefix.address());
-        let first =
-            || addresses.find(|ip| !underlay.is_shared(&self.config) && ip.is_ipv4() == remote.is_ipv4());
+        let first = || addresses.find(|ip| ip.is_ipv4() == remote.is_ipv4());
         tunnel.local.or(path.map(|path| path.source)).or_else(first)
     }
 
@@ -184,7 +187,7 @@ impl State {
     }
 
     /// Numbers the overlays of a bridge.
-    fn stretch(&self, bridge: &Bridge, index: u16, overlays: &mut Overlays) -> Stretch {
+    fn stretch(&self, bridge: &Bridge, index: u16, floods: &Floods<'_>, overlays: &mut Overlays) -> Stretch {
         let mut vlans = Vec::new();
         for (vlan, vni) in bridge.vnis() {
             let carriers: Vec<(u16, &Tunnel)> =
@@ -194,8 +197,8 @@ impl State {
                 let flooded = tunnel.group.as_ref().map_or(&tunnel.remotes[..], std::slice::from_ref);
                 flooded.iter().map(|ip| (&tunnel.name, ip))
             });
-            let loaded = self.loaded.floods(index, vlan.map_or(0, Into::into));
-            let loaded = loaded.map(|(tunnel, ip)| (tunnel, ip));
+            let loaded = floods.get(&(index, vlan.map_or(0, Into::into)));
+            let loaded = loaded.into_iter().flatten().map(|(tunnel, ip)| (tunnel, ip));
             // A host that several tunnels reach gets one copy of a flood, by the first of them that is not down.
             let mut reached = HashSet::new();
             let is_first = |(tunnel, ip): &(&TunnelName, &IpAddr)| {
@@ -203,7 +206,7 @@ impl State {
                     carriers.iter().map(|(_, carrier)| carrier).find(|carrier| carrier.name == **tunnel);
                 carriers.len() == 1
                     || tunnel.is_some_and(|tunnel| {
-                        !self.is_down(tunnel, **ip) && reached.insert((&tunnel.underlay, **ip))
+                        self.reach.fault(tunnel, **ip).is_none() && reached.insert((&tunnel.underlay, **ip))
                     })
             };
             let remotes = remotes.chain(loaded).filter(is_first);
@@ -228,12 +231,6 @@ impl State {
             }
         }
         if vlans.is_empty() { Stretch::None } else { Stretch::Vlans(vlans.into()) }
-    }
-
-    /// Whether a tunnel to a remote is found to be useless although there may be a way.
-    fn is_down(&self, tunnel: &Tunnel, remote: IpAddr) -> bool {
-        let underlay = self.config.underlays.iter().find(|underlay| underlay.name == tunnel.underlay);
-        underlay.is_none_or(|underlay| self.reach.fault(&self.config, underlay, tunnel, remote).is_some())
     }
 
     fn add_underlay(&self, index: u16, underlay: &Underlay, overlays: &mut Overlays) {
@@ -264,9 +261,9 @@ impl State {
         };
         overlays.put_underlay(index, view);
         for (number, tunnel) in tunnels {
-            for remote in tunnel.remotes.iter().chain(&tunnel.group) {
-                let view = self.remote_view((index, underlay), (number, tunnel), *remote, port.index);
-                if let Some((place, view)) = self.reach.remote(&tunnel.name, *remote).zip(view) {
+            for remote in tunnel.places() {
+                let view = self.remote_view((index, underlay), (number, tunnel), remote, port.index);
+                if let Some((place, view)) = self.reach.remote(&tunnel.name, remote).zip(view) {
                     overlays.put_remote(place, kind(tunnel.kind), tunnel.port, view);
                 }
             }
@@ -312,7 +309,7 @@ impl State {
             underlay: index,
             address: address(remote),
             local: address(local),
-            group: tunnel.group.map_or([0; 16], address),
+            group: tunnel.group.map(address),
             learning: tunnel.learning,
             gbp: tunnel.gbp,
             outlet,

@@ -66,6 +66,15 @@ pub(super) fn start(
     std::thread::Builder::new().name("keeper".into()).spawn(keep).ok()
 }
 
+/// A port whose device is gone: its index, that opening of it, and the reason.
+pub(super) type Gone = (u16, Incarnation, String);
+
+/// Whether a port's device is gone.
+pub(super) fn gone(port: &Running) -> Option<Gone> {
+    let link = port.open()?.link();
+    link.gone.then_some((port.index, port.incarnation, link.reason))
+}
+
 impl State {
     /// A port's device failed: out of use with it, and the reason noted. Nothing is done if that opening of the
     /// port is over: more than one queue reports it, and a report may come late.
@@ -79,24 +88,19 @@ impl State {
             running.close(Fate::Leave, reason);
         }
         self.fdb.flush(|entry| entry.port == index && entry.kind == Kind::Learned);
-        self.restore_loaded();
+        self.restore_stations();
         self.publish();
     }
 
     /// Looks at a share of the open ports: not every device that is deleted wakes a queue, and a namespace that is
     /// deleted while we hold a device in it wakes none.
     fn look(&mut self, share: usize) {
-        let gone: Vec<(u16, Incarnation, String)> = self
-            .ports
-            .values()
-            .skip(share)
-            .step_by(LOOK_ROUNDS)
-            .filter_map(|port| {
-                let link = port.open()?.link();
-                link.gone.then_some((port.index, port.incarnation, link.reason))
-            })
-            .collect();
-        for (index, incarnation, reason) in gone {
+        self.take_down_gone(self.ports.values().skip(share).step_by(LOOK_ROUNDS).filter_map(gone).collect());
+    }
+
+    /// Takes down ports whose devices are [`gone`].
+    pub(super) fn take_down_gone(&mut self, ports: Vec<Gone>) {
+        for (index, incarnation, reason) in ports {
             self.take_down(index, incarnation, &reason);
         }
     }
@@ -118,7 +122,8 @@ impl State {
         let now_ns = self.clock.now_ns();
         let workers = self.crew.members().len();
         for port in self.ports.values() {
-            if port.open().is_none() && port.backoff.is_due(now_ns) {
+            let is_due = port.open().is_none() && port.backoff.is_due(now_ns);
+            if is_due && !self.attempts.is_under_way(&port.config.name) {
                 let (opener, arena) = (self.opener.clone(), self.arena.clone());
                 let shared = is_shared(&self.config, &port.config);
                 let sized = mtu::sized(&self.config, &port.config);
@@ -181,7 +186,7 @@ impl State {
         let share = self.fdb.bucket_count().div_ceil(SWEEP_ROUNDS);
         let mut gone = Vec::new();
         let place = self.fdb.sweep(place, share, self.now_s(), ageing, |entry| gone.push(entry.key));
-        self.restore_stations(&gone);
+        self.carry(gone.iter(), false);
         place
     }
 }

@@ -118,7 +118,8 @@ impl Kernel {
 
     /// Whether a way to this remote is wanted.
     pub(super) fn wants(&self, remote: IpAddr) -> bool {
-        self.wanted.get().is_some_and(|wants| wants.remotes.contains(&remote))
+        let wants = self.wanted.wants.lock().unwrap_or_else(PoisonError::into_inner);
+        wants.as_ref().is_some_and(|wants| wants.remotes.contains(&remote))
     }
 }
 

@@ -10,12 +10,12 @@ use std::net::IpAddr;
 
 use control::api::{FdbEntry, FdbLoad, FdbLoaded};
 use control::schema::{
-    Bridge, BridgeName, Config, ConfigError, OriginName, Place, Port, PortName, Tunnel, TunnelName, VlanId,
+    Bridge, BridgeName, Config, ConfigError, IpPrefix, OriginName, Place, Port, PortName, Tunnel, TunnelName,
+    Underlay, VlanId, is_station, shown,
 };
 use hashbrown::{HashMap, HashSet};
 
 use super::apply::{RAISE, limit};
-use super::reach::places;
 use super::{ApplyError, State, Switch};
 use crate::overlay::address;
 use crate::tables::fdb::{Kind, MacKey};
@@ -39,6 +39,22 @@ type Vtep = (TunnelName, IpAddr);
 /// What is flooded in a VLAN of a bridge goes to this VTEP.
 type Flood = (u16, u16, Vtep);
 
+/// Those of a bridge and a VLAN.
+pub(super) type Floods<'l> = HashMap<(u16, u16), Vec<&'l Vtep>>;
+
+/// The VTEPs that some stations are behind, or that get what is flooded.
+fn vteps<'l>(
+    places: impl Iterator<Item = &'l Place>,
+    floods: impl Iterator<Item = &'l Flood>,
+) -> BTreeSet<Vtep> {
+    let places: HashSet<&Place> = places.collect();
+    let of_stations = places.into_iter().filter_map(|place| match place {
+        Place::Remote { tunnel, remote } => Some((tunnel.clone(), *remote)),
+        Place::Port(_) => None,
+    });
+    of_stations.chain(floods.map(|(_, _, vtep)| vtep.clone())).collect()
+}
+
 /// Everything that is loaded.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
@@ -54,19 +70,17 @@ impl Loaded {
     }
 
     /// Who gets a copy of what is flooded.
-    pub(super) fn floods(&self, bridge: u16, vlan: u16) -> impl Iterator<Item = &Vtep> {
-        let all = self.floods.keys();
-        all.filter(move |(b, v, _)| (*b, *v) == (bridge, vlan)).map(|(_, _, vtep)| vtep)
+    pub(super) fn floods(&self) -> Floods<'_> {
+        let mut floods = Floods::new();
+        for (bridge, vlan, vtep) in self.floods.keys() {
+            floods.entry((*bridge, *vlan)).or_default().push(vtep);
+        }
+        floods
     }
 
     /// The VTEPs that are named.
     fn vteps(&self) -> BTreeSet<Vtep> {
-        let places: HashSet<&Place> = self.stations.values().map(|(place, _)| place).collect();
-        let of_stations = places.into_iter().filter_map(|place| match place {
-            Place::Remote { tunnel, remote } => Some((tunnel.clone(), *remote)),
-            Place::Port(_) => None,
-        });
-        of_stations.chain(self.floods.keys().map(|(_, _, vtep)| vtep.clone())).collect()
+        vteps(self.stations.values().map(|(place, _)| place), self.floods.keys())
     }
 
     /// The tunnels of a configuration, each with the remotes that it has by this, too.
@@ -84,7 +98,7 @@ impl Loaded {
 
     /// How many remotes the tunnels of a configuration have with this.
     pub(super) fn remotes_with(&self, config: &Config) -> usize {
-        self.extend(config).iter().map(|tunnel| tunnel.remotes.len()).sum()
+        self.extend(config).iter().map(|tunnel| tunnel.places().count()).sum()
     }
 
     /// Forgets what is in a bridge.
@@ -168,18 +182,28 @@ impl<'s> Known<'s> {
 
     /// Whether a tunnel can have one more remote.
     fn check_vtep(&self, tunnel: &Tunnel, remote: IpAddr) -> Result<(), Mistake> {
-        let underlay = self.config.underlays.iter().find(|underlay| underlay.name == tunnel.underlay);
+        let underlay = self.config.underlay(tunnel.underlay.as_str());
         let is_ours = tunnel.local == Some(remote)
             || underlay.is_some_and(|underlay| underlay.addresses.iter().any(|own| own.address() == remote));
         if is_ours {
             return Err((format!("{remote} is an address of our own"), None));
         }
-        if !is_host(remote) {
+        if !is_station(remote) {
             return Err((format!("{remote} is not the address of a host"), None));
         }
         if tunnel.local.is_some_and(|local| local.is_ipv4() != remote.is_ipv4()) {
             return Err((
                 format!("tunnel \"{}\" has a `local` address of the other family", tunnel.name),
+                None,
+            ));
+        }
+        let reaches = |own: &IpPrefix| own.address().is_ipv4() == remote.is_ipv4();
+        let is_foreign = |underlay: &&Underlay| {
+            !underlay.is_shared(self.config) && !underlay.addresses.iter().any(reaches)
+        };
+        if let Some(underlay) = underlay.filter(|_| tunnel.local.is_none()).filter(is_foreign) {
+            return Err((
+                format!("underlay \"{}\" has no address to reach {remote} from", underlay.name),
                 None,
             ));
         }
@@ -221,7 +245,7 @@ impl<'s> Known<'s> {
             }
         }
         let Some(ip) = ip else { return Ok(()) };
-        if !is_host(ip) {
+        if !is_station(ip) {
             return Err((format!("{ip} is not the address of a host"), None));
         }
         let key = NeighbourKey { bridge: index, vlan, ip: address(ip) };
@@ -233,19 +257,9 @@ impl<'s> Known<'s> {
     }
 }
 
-/// Whether a single machine may have the address.
-fn is_host(ip: IpAddr) -> bool {
-    let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    !(ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || is_broadcast)
-}
-
 fn absent<'n>(kind: &str, name: &str, known: impl IntoIterator<Item = &'n str>) -> Mistake {
     let near = control::schema::nearest(name, known).map(|near| format!("nearest is \"{near}\""));
     (format!("{kind} \"{name}\" does not exist"), near)
-}
-
-fn shown(vlan: Option<VlanId>) -> String {
-    vlan.map_or("untagged frames (VLAN 0)".to_owned(), |vlan| format!("VLAN {vlan}"))
 }
 
 impl Switch {
@@ -312,8 +326,16 @@ impl State {
             .config
             .tunnels
             .iter()
-            .flat_map(|tunnel| places(tunnel).map(|remote| (tunnel.name.clone(), remote)));
-        let remotes: BTreeSet<Vtep> = configured.chain(before.vteps()).chain(fresh.vteps()).collect();
+            .flat_map(|tunnel| tunnel.places().map(|remote| (tunnel.name.clone(), remote)));
+        let (gone, unflooded): (HashSet<_>, HashSet<_>) =
+            (swept.stations.iter().collect(), swept.floods.iter().collect());
+        let stay = before
+            .stations
+            .iter()
+            .filter(|(key, _)| !gone.contains(key) && !fresh.stations.contains_key(*key));
+        let floods = before.floods.keys().filter(|flood| !unflooded.contains(flood));
+        let staying = vteps(stay.map(|(_, (place, _))| place), floods);
+        let remotes: BTreeSet<Vtep> = configured.chain(staying).chain(fresh.vteps()).collect();
         for (key, count, limit_of) in [
             ("fdb", grown(stations, swept.stations.len()), limits.fdb),
             ("neighbours", grown(neighbours, swept.neighbours.len()), limits.neighbours),
@@ -381,7 +403,11 @@ impl State {
             bridge.is_some_and(|bridge| known.check(bridge, VlanId::new(vlan).ok(), place).is_ok())
         };
         let Loaded { stations, neighbours, floods } = &self.loaded;
-        let stations = stations.iter().filter(|(key, (place, _))| !stays(key.bridge, key.vlan, place));
+        let mut judged = HashMap::new();
+        let stations = stations.iter().filter(|(key, (place, _))| {
+            let (bridge, vlan) = (key.bridge, key.vlan);
+            !*judged.entry((bridge, vlan, place)).or_insert_with(|| stays(bridge, vlan, place))
+        });
         let stations: HashSet<MacKey> = stations.map(|(key, _)| *key).collect();
         let neighbours = neighbours.iter().filter(|(key, (mac, _))| {
             stations.contains(&MacKey { bridge: key.bridge, vlan: key.vlan, mac: *mac })
@@ -412,12 +438,17 @@ impl State {
 
     /// Puts what is loaded into the tables, where a change or a station has taken it out.
     pub(super) fn restore_loaded(&self) {
-        self.carry(self.loaded.stations.keys(), false);
+        self.restore_stations();
         self.loaded.neighbours.keys().for_each(|key| self.carry_neighbour(key));
     }
 
+    /// Puts the stations among it into the FDB.
+    pub(super) fn restore_stations(&self) {
+        self.carry(self.loaded.stations.keys(), false);
+    }
+
     /// Puts some stations into the FDB; whether these are news (`anew`).
-    fn carry<'k>(&self, keys: impl Iterator<Item = &'k MacKey>, anew: bool) {
+    pub(super) fn carry<'k>(&self, keys: impl Iterator<Item = &'k MacKey>, anew: bool) {
         let mut places: HashMap<&Place, Option<u16>> = HashMap::new();
         for key in keys {
             let Some((place, _)) = self.loaded.stations.get(key) else { continue };
@@ -429,11 +460,6 @@ impl State {
                 }
             }
         }
-    }
-
-    /// Puts those of some stations into the FDB again that are loaded: they have just gone from it.
-    pub(super) fn restore_stations(&self, keys: &[MacKey]) {
-        self.carry(keys.iter(), false);
     }
 
     fn carry_neighbour(&self, key: &NeighbourKey) {

@@ -36,9 +36,9 @@ fn overlay_mtu(config: &Config, port: &schema::Port, endpoint: &Endpoint) -> Opt
 
 /// What a tunnel leaves of its underlay's MTU.
 fn left_inside(config: &Config, tunnel: &Tunnel) -> u32 {
-    let underlay = config.underlays.iter().find(|underlay| underlay.name == tunnel.underlay);
+    let underlay = config.underlay(tunnel.underlay.as_str());
     let mtu = underlay.and_then(|underlay| config.port(underlay.port.as_str())).map_or(DEFAULT, mtu_of);
-    let is_ipv6 = tunnel.remotes.iter().chain(&tunnel.local).chain(&tunnel.group).any(|ip| ip.is_ipv6());
+    let is_ipv6 = tunnel.places().chain(tunnel.local).any(|ip| ip.is_ipv6());
     kind(tunnel.kind).mtu_inside(mtu, is_ipv6)
 }
 

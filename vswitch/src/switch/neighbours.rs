@@ -140,7 +140,7 @@ impl State {
         if let Some(port) = self.port(place) {
             return Some(format!("port \"{}\"", port.config.name));
         }
-        let (tunnel, remote) = *self.reach.remotes_by_index().get(&place)?;
+        let (tunnel, remote) = self.reach.remote_at(place)?;
         Some(format!("tunnel \"{tunnel}\" remote {remote}"))
     }
 

@@ -18,7 +18,7 @@ use pmd::clock::Clock;
 use pmd::local::{self, LocalPort};
 use pmd::{Port, RxQueue};
 
-use super::attempts::Backoff;
+use super::keeper::gone;
 use super::kernel::{self, BoundPort, Kernel, Place, Wants};
 use super::ports::stable_mac;
 use super::{ApplyError, Cause, State, Switch};
@@ -78,6 +78,8 @@ pub(super) struct Reach {
     told: Sender<Event>,
     /// The UDP ports of shared underlays.
     bound: BTreeMap<UdpPort, Result<BoundPort, String>>,
+    /// The tunnels whose UDP port is not bound: somebody else has it.
+    lacking: HashSet<TunnelName>,
     remotes: BTreeMap<(TunnelName, IpAddr), Numbered>,
     /// What the agent said last of a remote, by the station that it is reached from.
     paths: HashMap<(Arc<str>, IpAddr), Result<Path, Reason>>,
@@ -100,6 +102,7 @@ impl Reach {
             kernels: BTreeMap::new(),
             told,
             bound: BTreeMap::new(),
+            lacking: HashSet::new(),
             remotes: BTreeMap::new(),
             paths: HashMap::new(),
             liveness: HashMap::new(),
@@ -120,6 +123,12 @@ impl Reach {
     /// The index of a remote.
     pub(super) fn remote(&self, tunnel: &TunnelName, address: IpAddr) -> Option<u16> {
         self.remotes.get(&(tunnel.clone(), address)).map(|numbered| numbered.index)
+    }
+
+    /// The remote that has an index.
+    pub(super) fn remote_at(&self, index: u16) -> Option<(&TunnelName, IpAddr)> {
+        let found = self.remotes.iter().find(|(_, numbered)| numbered.index == index);
+        found.map(|((tunnel, remote), _)| (tunnel, *remote))
     }
 
     /// Every remote, by its index.
@@ -152,36 +161,30 @@ impl Reach {
 
     /// Why nothing shall be sent to a remote of a tunnel although there is a way: its UDP port is somebody else's, or
     /// BFD has found that nobody hears us.
-    pub(super) fn fault(
-        &self,
-        config: &Config,
-        underlay: &Underlay,
-        tunnel: &Tunnel,
-        remote: IpAddr,
-    ) -> Option<Reason> {
-        if self.lacks_port(config, underlay, tunnel) {
+    pub(super) fn fault(&self, tunnel: &Tunnel, remote: IpAddr) -> Option<Reason> {
+        if self.lacks_port(&tunnel.name) {
             return Some(Reason::PortTaken(tunnel.port));
+        }
+        if !tunnel.bfd {
+            return None;
         }
         let ends = Ends { local: tunnel.local, remote };
         let station = Seat::Underlay(tunnel.underlay.clone()).station_name();
-        match self.liveness.get(&(station, ends)).filter(|_| tunnel.bfd)? {
+        match self.liveness.get(&(station, ends))? {
             Some(liveness) if liveness.is_alive => None,
             Some(liveness) => Some(Reason::NotAlive(liveness.state, liveness.diagnostic)),
             None => Some(Reason::NotAlive(Default::default(), Default::default())),
         }
     }
 
-    /// The BFD sessions of an underlay, as they are now.
-    pub(super) fn sessions(&self, underlay: &UnderlayName) -> Vec<Liveness> {
-        let station = Seat::Underlay(underlay.clone()).station_name();
-        let report = self.agent.report().into_iter().find(|report| report.name == station);
-        report.map_or_else(Vec::new, |report| report.liveness)
+    /// The BFD sessions of each station, as they are now, in the order of their ends.
+    pub(super) fn sessions(&self) -> HashMap<Arc<str>, Vec<Liveness>> {
+        self.agent.report().into_iter().map(|report| (report.name, report.liveness)).collect()
     }
 
     /// Whether a tunnel needs a UDP port that somebody else has.
-    pub(super) fn lacks_port(&self, config: &Config, underlay: &Underlay, tunnel: &Tunnel) -> bool {
-        let needed = udp_ports(config, underlay).find(|(_, port)| *port == tunnel.port);
-        needed.is_some_and(|needed| self.bound.get(&needed).is_some_and(Result::is_err))
+    pub(super) fn lacks_port(&self, tunnel: &TunnelName) -> bool {
+        self.lacking.contains(tunnel)
     }
 
     /// Whether anybody wants to know the way to a remote.
@@ -223,13 +226,12 @@ impl State {
 
     /// Takes in what the agent says.
     fn hear(&mut self, events: Vec<Event>) {
-        let (mut changed, mut reached) = (false, false);
+        let mut changed = false;
         for event in events {
             match event {
                 // Late words of one who is not asked any more.
                 Event::Path(change) if !self.reach.wants(&change.station, change.remote) => {}
                 Event::Path(change) => {
-                    reached |= change.path.is_ok();
                     let key = (change.station, change.remote);
                     changed |= self.reach.paths.insert(key, change.path) != Some(change.path);
                 }
@@ -247,7 +249,7 @@ impl State {
             }
         }
         if changed {
-            self.look_at_uplinks(reached);
+            self.look_at_uplinks();
             self.publish_paths();
         }
     }
@@ -267,31 +269,17 @@ impl State {
         true
     }
 
-    /// Has the ports of shared underlays look at their devices, with which ways come and go. One that is down is
-    /// opened soon if the host has reached something.
-    fn look_at_uplinks(&mut self, reached: bool) {
-        let mut gone = Vec::new();
-        for underlay in shared(&self.config) {
-            let Some(running) = self.ports.get_mut(&underlay.port) else { continue };
-            match running.open().map(Port::link) {
-                Some(link) if link.gone => gone.push((running.index, running.incarnation, link.reason)),
-                Some(_) => {}
-                None if reached => running.backoff = Backoff::default(),
-                None => {}
-            }
-        }
-        for (index, incarnation, reason) in gone {
-            self.take_down(index, incarnation, &reason);
-        }
+    /// Has the ports of shared underlays look at their devices, with which ways come and go.
+    fn look_at_uplinks(&mut self) {
+        let uplinks = shared(&self.config).filter_map(|underlay| self.ports.get(&underlay.port));
+        self.take_down_gone(uplinks.filter_map(gone).collect());
     }
 
-    /// Plugs in the stations that there shall be, unplugs others, and numbers the remotes. Gives rx queues to be
+    /// Plugs in the stations that there shall be, and numbers the remotes. Gives rx queues to be
     /// served once the workers know the configuration, and indices that are free when they do.
     pub(super) fn settle_reach(&mut self) -> Settled {
         let mut settled = Settled::default();
-        let wanted = self.wanted_stations();
-        self.unplug(&wanted, &mut settled);
-        for (seat, station) in wanted {
+        for (seat, station) in self.wanted_stations() {
             match self.reach.stations.get_mut(&station.name) {
                 Some(plugged) if plugged.station == station => {}
                 // Its port takes no longer frames than it was made for.
@@ -376,8 +364,9 @@ impl State {
 
     /// Takes the UDP ports of shared underlays that are not had yet, and lets others go.
     fn bind_ports(&mut self) {
-        let wanted: HashSet<UdpPort> =
+        let needed: Vec<(&TunnelName, UdpPort)> =
             shared(&self.config).flat_map(|underlay| udp_ports(&self.config, underlay)).collect();
+        let wanted: HashSet<UdpPort> = needed.iter().map(|(_, port)| port.clone()).collect();
         self.reach.bound.retain(|port, _| wanted.contains(port));
         for port in wanted {
             if !self.reach.bound.get(&port).is_some_and(Result::is_ok) {
@@ -388,6 +377,9 @@ impl State {
                 self.reach.bound.insert(port, bound);
             }
         }
+        let lacks = |port: &UdpPort| self.reach.bound.get(port).is_some_and(Result::is_err);
+        self.reach.lacking =
+            needed.into_iter().filter(|(_, port)| lacks(port)).map(|(name, _)| name.clone()).collect();
     }
 
     /// Tries again to get UDP ports that somebody else has, or whose namespace has been made again.
@@ -411,7 +403,7 @@ impl State {
     /// no reason to refuse a change of something else.
     pub(super) fn check_udp_ports(&self, wanted: &Config) -> Result<(), ApplyError> {
         for underlay in shared(wanted) {
-            for port in udp_ports(wanted, underlay) {
+            for (_, port) in udp_ports(wanted, underlay) {
                 if !self.reach.bound.contains_key(&port)
                     && let Err(cause) = kernel::bind(port.0.as_deref(), port.1)
                 {
@@ -423,10 +415,13 @@ impl State {
         Ok(())
     }
 
-    fn unplug(&mut self, wanted: &[(Seat, Station)], settled: &mut Settled) {
-        let wanted: HashSet<&str> = wanted.iter().map(|(_, station)| &*station.name).collect();
+    /// Unplugs the stations that the desired state has no more: new ports may need their indices.
+    pub(super) fn unplug_former(&mut self) {
+        let wanted: HashSet<Arc<str>> =
+            self.wanted_stations().into_iter().map(|(_, station)| station.name).collect();
         let gone: Vec<Arc<str>> =
-            self.reach.stations.keys().filter(|name| !wanted.contains(&***name)).cloned().collect();
+            self.reach.stations.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
+        let mut settled = Settled::default();
         for name in gone {
             self.reach.agent.remove(&name);
             self.reach.paths.retain(|(station, _), _| *station != name);
@@ -435,6 +430,10 @@ impl State {
                 self.crew.retire(&[plugged.index]);
                 settled.gone.push(plugged.index);
             }
+        }
+        if !settled.gone.is_empty() {
+            self.publish();
+            self.finish_reach(settled);
         }
     }
 
@@ -506,7 +505,7 @@ impl State {
         let configured: HashSet<(TunnelName, IpAddr)> = self
             .tunnels
             .iter()
-            .flat_map(|tunnel| places(tunnel).map(|remote| (tunnel.name.clone(), remote)))
+            .flat_map(|tunnel| tunnel.places().map(|remote| (tunnel.name.clone(), remote)))
             .collect();
         let (reach, limits) = (&mut self.reach, &self.limits);
         settled.gone.extend(
@@ -516,7 +515,8 @@ impl State {
                 .map(|(_, numbered)| numbered.index),
         );
         let taken: HashSet<u16> = reach.remotes.values().map(|numbered| numbered.index).collect();
-        let mut free = (limits.ports as u16..).filter(|index| !taken.contains(index));
+        let indices = limits.ports as u16..super::indices(limits) as u16;
+        let mut free = indices.filter(|index| !taken.contains(index));
         for remote in configured {
             if let std::collections::btree_map::Entry::Vacant(place) = reach.remotes.entry(remote)
                 && let Some(index) = free.next()
@@ -572,11 +572,6 @@ fn groups(config: &Config, underlay: &UnderlayName) -> Vec<IpAddr> {
     groups.into_iter().collect()
 }
 
-/// Where a tunnel sends frames to: its remotes, and its group.
-pub(super) fn places(tunnel: &Tunnel) -> impl Iterator<Item = IpAddr> + '_ {
-    tunnel.remotes.iter().chain(&tunnel.group).copied()
-}
-
 /// The BFD sessions that tunnels over an underlay want; those between the same two addresses share one.
 fn sessions(tunnels: &[Tunnel], underlay: &UnderlayName) -> HashSet<Ends> {
     let watched = tunnels.iter().filter(|tunnel| tunnel.underlay == *underlay && tunnel.bfd);
@@ -606,10 +601,13 @@ pub(super) fn place(config: &Config, underlay: &Underlay) -> Option<Place> {
 }
 
 /// The UDP ports that tunnels over a shared underlay have.
-fn udp_ports<'c>(config: &'c Config, underlay: &'c Underlay) -> impl Iterator<Item = UdpPort> + 'c {
-    let netns = place(config, underlay).map(|place| place.netns).filter(|_| underlay.is_shared(config));
+fn udp_ports<'c>(
+    config: &'c Config,
+    underlay: &'c Underlay,
+) -> impl Iterator<Item = (&'c TunnelName, UdpPort)> + 'c {
+    let netns = place(config, underlay).map(|place| place.netns);
     let tunnels = config.tunnels.iter().filter(|tunnel| tunnel.underlay == underlay.name && tunnel.port != 0);
-    tunnels.filter_map(move |tunnel| Some((netns.clone()?, tunnel.port)))
+    tunnels.filter_map(move |tunnel| Some((&tunnel.name, (netns.clone()?, tunnel.port))))
 }
 
 /// What is left to do when the workers know a new configuration.

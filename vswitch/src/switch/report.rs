@@ -182,7 +182,7 @@ impl Switch {
                 && request.vlan.is_none_or(|vlan| vlan == entry.key.vlan)
         };
         let removed = state.fdb.flush(doomed) as u64;
-        state.restore_loaded();
+        state.restore_stations();
         removed
     }
 

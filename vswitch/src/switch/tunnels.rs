@@ -8,20 +8,20 @@ use control::api::{BfdRow, DropCount, Pinged, RemoteRow, TunnelDetail, TunnelRow
 use control::schema::{BridgeName, Tunnel, TunnelName, Underlay};
 use hashbrown::HashMap;
 
-use super::reach::places;
 use super::report::reasons;
 use super::{State, Switch};
+use crate::agent::ping::PINGS;
 use crate::agent::{Ends, Liveness, Packets, Path, PingError, Pinger, Reason};
 use crate::telemetry::counters::{PortTotals, VniTotals};
+
+/// The BFD sessions of each station, in the order of their ends.
+type Sessions = HashMap<Arc<str>, Vec<Liveness>>;
 
 /// How long a remote has to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Bytes of the smallest ping: IPv6 and ICMPv6 headers, and a few bytes to carry.
 const SMALL: usize = 64;
-
-/// Remotes that are asked at a time: as many pings as the agent has under way.
-const AT_ONCE: usize = 64;
 
 /// Networks on the way, each smaller than the one before, after whom a ping gives up.
 const NETWORKS: usize = 8;
@@ -30,23 +30,25 @@ impl Switch {
     /// Every tunnel, in the order of the configuration.
     pub fn tunnels(&self) -> Vec<TunnelRow> {
         let state = self.lock();
-        state.tunnels.iter().map(|tunnel| state.tunnel_row(tunnel)).collect()
+        // What there is of BFD is asked once, of the agent.
+        let sessions = state.sessions();
+        state.tunnels.iter().map(|tunnel| state.tunnel_row(tunnel, &sessions)).collect()
     }
 
     /// One tunnel.
     pub fn tunnel(&self, name: &TunnelName) -> Option<TunnelDetail> {
         let state = self.lock();
-        let configured = state.config.tunnels.iter().find(|tunnel| tunnel.name == *name)?;
+        let configured = state.config.tunnel(name.as_str())?;
         let tunnel = state.tunnels.iter().find(|tunnel| tunnel.name == *name)?;
-        let underlay = state.config.underlays.iter().find(|underlay| underlay.name == tunnel.underlay)?;
+        let underlay = state.config.underlay(tunnel.underlay.as_str())?;
         let mut drops = vec![0; crate::telemetry::drops::DropReason::COUNT];
-        for remote in places(tunnel) {
+        for remote in tunnel.places() {
             let totals = state.remote_totals(&tunnel.name, remote);
             drops.iter_mut().zip(&totals.drops).for_each(|(sum, frames)| *sum += frames);
         }
         let drops = PortTotals { drops, ..PortTotals::default() };
         Some(TunnelDetail {
-            row: state.tunnel_row(tunnel),
+            row: state.tunnel_row(tunnel, &state.sessions()),
             config: configured.clone(),
             port: underlay.port.clone(),
             vnis: state.vni_rows(tunnel),
@@ -63,7 +65,7 @@ impl Switch {
         let (asker, remotes) = {
             let state = self.lock();
             let tunnel = state.tunnels.iter().find(|tunnel| tunnel.name == *name)?;
-            let underlay = state.config.underlays.iter().find(|underlay| underlay.name == tunnel.underlay)?;
+            let underlay = state.config.underlay(tunnel.underlay.as_str())?;
             let remotes: Vec<_> = tunnel
                 .remotes
                 .iter()
@@ -83,7 +85,7 @@ impl Switch {
                 asked.into_iter().filter_map(|asked| asked.join().ok()).collect::<Vec<_>>()
             })
         };
-        Some(remotes.chunks(AT_ONCE).flat_map(ask).collect())
+        Some(remotes.chunks(PINGS).flat_map(ask).collect())
     }
 }
 
@@ -153,8 +155,12 @@ impl State {
         }
     }
 
-    fn tunnel_row(&self, tunnel: &Tunnel) -> TunnelRow {
-        let underlay = self.config.underlays.iter().find(|underlay| underlay.name == tunnel.underlay);
+    fn sessions(&self) -> Sessions {
+        if self.tunnels.iter().any(|tunnel| tunnel.bfd) { self.reach.sessions() } else { Sessions::new() }
+    }
+
+    fn tunnel_row(&self, tunnel: &Tunnel, sessions: &Sessions) -> TunnelRow {
+        let underlay = self.config.underlay(tunnel.underlay.as_str());
         // What the device is like is asked once, of the kernel.
         let outage = underlay.and_then(|underlay| self.ports.get(&underlay.port)).and_then(|port| {
             let link = port.open().map(|open| open.link()).unwrap_or_default();
@@ -165,11 +171,12 @@ impl State {
             (_, Some(outage)) => Err(outage.clone()),
             (Some(underlay), None) => self.way(underlay, tunnel, remote).map_err(|reason| reason.to_string()),
         };
-        let sessions = if tunnel.bfd { self.reach.sessions(&tunnel.underlay) } else { Vec::new() };
+        let station = super::reach::Seat::Underlay(tunnel.underlay.clone()).station_name();
+        let sessions = sessions.get(&station).filter(|_| tunnel.bfd).map_or(&[][..], Vec::as_slice);
         let row = |remote: &IpAddr| {
             let ends = Ends { local: tunnel.local, remote: *remote };
-            let session = sessions.iter().find(|session| session.ends == ends);
-            self.remote_row(tunnel, *remote, way(*remote), session)
+            let session = sessions.binary_search_by_key(&ends, |session| session.ends);
+            self.remote_row(tunnel, *remote, way(*remote), session.ok().map(|at| &sessions[at]))
         };
         let mut remotes: Vec<RemoteRow> = tunnel.remotes.iter().map(row).collect();
         let is_up = remotes.iter().any(|remote| remote.state == UpDown::Up);
@@ -224,7 +231,7 @@ impl State {
 
     fn vni_rows(&self, tunnel: &Tunnel) -> Vec<VniRow> {
         let indexed = |remote: IpAddr| Some((self.reach.remote(&tunnel.name, remote)?, remote));
-        let remotes: HashMap<u16, IpAddr> = places(tunnel).filter_map(indexed).collect();
+        let remotes: HashMap<u16, IpAddr> = tunnel.places().filter_map(indexed).collect();
         let mtu = tunnel.remotes.iter().filter_map(|remote| {
             let index = self.reach.remote(&tunnel.name, *remote)?;
             self.snapshot.overlays.remote(index).filter(|remote| remote.template.is_some())

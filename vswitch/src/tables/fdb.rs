@@ -20,8 +20,8 @@
 //! not be kept carry [`Witness::STALE`].
 //!
 //! **Moves.** A station that moves [`MOVES`] times within [`WINDOW_S`] seconds is held where it is for [`HOLD_S`]: there
-//! are two of it, or a loop. The sweep ends the hold. Each hold, and each frame of a station that is elsewhere than it may
-//! be, is an [`Alarm`].
+//! are two of it, or a loop. The sweep ends the hold. Each hold, and each try to learn a station that is elsewhere than
+//! it may be, is an [`Alarm`]; what the flow cache knows of raises none.
 //!
 //! **Age.** A hit must not write what another worker writes: each worker has its own array of stamps, in
 //! seconds, by [`Location`]; an entry was last seen at the latest of them.
@@ -266,6 +266,10 @@ impl Fdb {
             Some(found) if found.held => Learned::Held,
             Some(found) if !self.is_movable(found.kind, port) => Learned::Static,
             _ if is_full(&self.ports, port) => Learned::LimitPort,
+            // It takes a place of the bridge, which only what is learned does.
+            Some(found) if found.kind == Kind::Loaded && is_full(&self.bridges, key.bridge) => {
+                Learned::LimitBridge
+            }
             Some(found) => Learned::Moved { from: found.port },
             None if is_full(&self.bridges, key.bridge) => Learned::LimitBridge,
             None if self.total.is_full() => Learned::LimitTable,
@@ -294,43 +298,26 @@ impl Fdb {
 
     /// Puts `key` behind `port` whatever frames say. Replaces any entry of the key.
     pub fn add_static(&self, key: MacKey, port: u16) -> Result<(), Full> {
-        let wanted = Packed::new(key, port, Kind::Static);
-        let home = self.home(wanted);
-        let mut pair = self.lock(home);
-        let location = match pair.find(wanted) {
-            Some((location, before)) => {
-                self.release_learned(before);
-                pair.put(location, wanted);
-                location
-            }
-            None => {
-                let full = Full { limit: self.total.limit() };
-                let location = pair.free().ok_or(full)?;
-                if !self.total.take() {
-                    return Err(full);
-                }
-                pair.put(location, wanted);
-                location
-            }
-        };
-        self.reset_stamps(location, None, 0);
-        self.versions.advance(home.slot);
-        Ok(())
+        self.put(Packed::new(key, port, Kind::Static), |_| false)
     }
 
     /// Puts `key` behind `port` as a controller says. A static entry stays, and so does a station that was learned at
     /// a port of this host, unless the controller says something new (`anew`).
     pub fn load(&self, key: MacKey, port: u16, anew: bool) -> Result<(), Full> {
         let wanted = Packed::new(key, port, Kind::Loaded);
+        self.put(wanted, |before| match before.kind() {
+            Kind::Static => true,
+            Kind::Loaded => before == wanted,
+            Kind::Learned => !anew && before.port() < self.first_remote,
+        })
+    }
+
+    /// Puts an entry into its place, unless the one that is there `stays`.
+    fn put(&self, wanted: Packed, stays: impl Fn(Packed) -> bool) -> Result<(), Full> {
         let home = self.home(wanted);
         let mut pair = self.lock(home);
         let location = match pair.find(wanted) {
-            Some((_, before)) if before == wanted || before.kind() == Kind::Static => return Ok(()),
-            Some((_, before))
-                if !anew && before.kind() == Kind::Learned && before.port() < self.first_remote =>
-            {
-                return Ok(());
-            }
+            Some((_, before)) if stays(before) => return Ok(()),
             Some((location, before)) => {
                 self.release_learned(before);
                 location
@@ -707,7 +694,7 @@ fn unpack_moves(word: u32) -> (u32, u32) {
     (word & 0xff, word >> 8)
 }
 
-/// Seconds since a time of which the low 24 bits are kept.
+/// Seconds since a time of which the low 24 bits are kept; none if another's clock is a little ahead.
 fn elapsed(since: u32, now_s: u32) -> u32 {
-    now_s.wrapping_sub(since) & 0xff_ffff
+    ((now_s.wrapping_sub(since) << 8) as i32 >> 8).max(0) as u32
 }

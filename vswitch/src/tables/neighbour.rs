@@ -367,8 +367,11 @@ impl Neighbours {
     /// whether there was one.
     fn give_way(&self, shard: &mut Shard, hash: u64, port: u16) -> bool {
         // Anywhere: where entries gave way before, those of others stand.
-        let place = (hash >> 20) as usize % shard.len().max(1);
-        let around = shard.iter().chain(shard.iter()).skip(place).take(shard.len());
+        let buckets = shard.num_buckets();
+        let place = (hash >> 20) as usize % buckets.max(1);
+        // So far at most: a worker is waited for.
+        let around =
+            (0..buckets.min(8 * SAMPLE)).filter_map(|step| shard.get_bucket((place + step) % buckets));
         let overheard = around.filter(|entry| !entry.claim.origin.is_fixed()).take(SAMPLE);
         let victim = overheard.max_by_key(|entry| self.share(entry.port)).copied();
         // One more of the other's would only turn the two round.

@@ -56,7 +56,7 @@ reasons! {
     NoOverlay "no-overlay" "the destination is behind a tunnel that does not carry the frame's VLAN",
     InnerTag "inner-tag" "the tunnel's network is one VLAN's, and the frame inside has a tag (RFC 7348, section 6.1)",
     NotOurs "not-ours" "it came by an underlay, is no tunnel's, and is not addressed to the switch",
-    Unclaimed "unclaimed" "it came by an underlay for the switch itself, and is neither of a configured tunnel's type and UDP port nor ARP, ICMP or BFD",
+    Unclaimed "unclaimed" "it came by an underlay for the switch itself, and is neither of a configured tunnel's type and UDP port nor ARP, ICMP, IGMP or BFD",
     UnderlayVlan "underlay-vlan" "it came by an underlay with another VLAN tag than that has",
     NoPath "no-path" "there is no way to the remote at the moment (`vswitchctl tunnel show` says why)",
     MtuExceeded "mtu-exceeded" "longer than the out port's MTU",

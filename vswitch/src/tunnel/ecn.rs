@@ -1,7 +1,7 @@
 //! Explicit congestion notification through a tunnel (RFC 6040).
 //!
 //! On the way in the outer header takes over the inner codepoint ("normal mode", section 4.1), which
-//! [`Template::write`](super::Template::write) does. On the way out what routers have marked on the outer header is put
+//! [`Template::put`](super::Template::put) does. On the way out what routers have marked on the outer header is put
 //! into the inner one, as section 4.2 says:
 //!
 //! | inner \ outer | Not-ECT | ECT(0) | ECT(1) | CE |

@@ -1,8 +1,8 @@
 //! Tunnels on the wire: Ethernet frames inside IP packets, as VXLAN, NVGRE and Geneve put them there.
 //!
-//! Pure functions over bytes, with no allocation. Who calls them: the worker, for every frame of an underlay
-//! ([`outer::parse`]) and for every frame that leaves by a tunnel ([`Template::write`]). What they may not know: ports,
-//! configuration, tables; whether a VTEP or a VNI is known to us is for the caller to say.
+//! Pure functions over bytes, with no allocation. Who calls them: the worker, for the frames of an underlay
+//! ([`Memo::inner_len`], or [`outer::parse`] where that has no answer) and for every frame that leaves by a tunnel
+//! ([`Template::put`]). What they may not know: ports, configuration, tables; whether a VTEP or a VNI is known to us is for the caller to say.
 //!
 //! | file | what it is |
 //! | --- | --- |

@@ -264,7 +264,7 @@ impl Decider {
     /// Lets in what comes by an underlay, without its outer headers, and makes a key for each frame inside; what else
     /// comes is seen off at once. Gives the number of keys.
     fn read_underlay(&mut self, batch: &mut Batch<'_>, index: u16, port: u16, sink: &mut impl Sink) -> usize {
-        let (mut keys, mut frame, mut tally) = (0, 0, Tally::default());
+        let (mut keys, mut frame, mut tally) = (0, 0, Tally::new(Way::In));
         loop {
             (keys, frame) = self.read_alike(batch, frame, port, keys, &mut tally, sink);
             if frame == batch.len() {
@@ -280,7 +280,7 @@ impl Decider {
             };
             match admitted {
                 Ok(Admitted::Inner(ingress)) => {
-                    tally.add((ingress.port, ingress.overlay), len, Way::In, self.books());
+                    tally.add((ingress.port, ingress.overlay), len, self.books());
                     keys += self.read_inner(batch, frame, ingress, keys, sink);
                 }
                 Ok(Admitted::Pass(out)) => pass(&self.snapshot, batch, frame, out, sink),
@@ -288,7 +288,7 @@ impl Decider {
             }
             frame += 1;
         }
-        tally.settle(Way::In, self.books());
+        tally.settle(self.books());
         keys
     }
 
@@ -312,7 +312,7 @@ impl Decider {
             if ingress.rx != port || !again(batch, at, previous) {
                 break;
             }
-            tally.add((ingress.port, ingress.overlay), len, Way::In, self.books());
+            tally.add((ingress.port, ingress.overlay), len, self.books());
             keys += self.read_inner(batch, at, ingress, keys, sink);
             bytes += len;
             at += 1;

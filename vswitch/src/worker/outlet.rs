@@ -93,7 +93,7 @@ impl Outlets {
             identification: 0,
             worker,
             counters,
-            tally: Tally::default(),
+            tally: Tally::new(Way::Out),
         }
     }
 
@@ -237,14 +237,12 @@ impl BurstSink<'_> {
         }
         self.outlets.prefixes.clear();
     }
-}
 
-impl BurstSink<'_> {
     /// Counts what was sent to remotes since it was called last.
     #[inline]
     pub fn settle(&mut self, snapshot: &Snapshot) {
         let Outlets { worker, counters, tally, .. } = &mut *self.outlets;
-        tally.settle(Way::Out, Books { worker: *worker, counters, overlays: &snapshot.overlays });
+        tally.settle(Books { worker: *worker, counters, overlays: &snapshot.overlays });
     }
 }
 
@@ -295,7 +293,7 @@ impl Sink for BurstSink<'_> {
     fn sent(&mut self, snapshot: &Snapshot, target: (u16, u16), bytes: u32) {
         let Outlets { worker, counters, tally, .. } = &mut *self.outlets;
         let books = Books { worker: *worker, counters, overlays: &snapshot.overlays };
-        tally.add(target, bytes.into(), Way::Out, books);
+        tally.add(target, bytes.into(), books);
     }
 
     fn lost(&mut self, remote: u16, reason: DropReason) {

@@ -7,8 +7,9 @@ use crate::overlay::Overlays;
 use crate::telemetry::counters::WorkerCounters;
 
 /// Frames that are not counted yet.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Tally {
+    way: Way,
     remote: u16,
     overlay: u16,
     frames: u64,
@@ -32,11 +33,16 @@ pub(super) struct Books<'a> {
 }
 
 impl Tally {
+    /// Of none yet.
+    pub(super) fn new(way: Way) -> Tally {
+        Tally { way, remote: 0, overlay: 0, frames: 0, bytes: 0 }
+    }
+
     /// Takes a frame in.
     #[inline]
-    pub(super) fn add(&mut self, (remote, overlay): (u16, u16), bytes: u64, way: Way, books: Books<'_>) {
+    pub(super) fn add(&mut self, (remote, overlay): (u16, u16), bytes: u64, books: Books<'_>) {
         if (self.remote, self.overlay) != (remote, overlay) {
-            self.settle(way, books);
+            self.settle(books);
             (self.remote, self.overlay) = (remote, overlay);
         }
         self.frames += 1;
@@ -45,7 +51,7 @@ impl Tally {
 
     /// Counts what there is.
     #[inline(never)]
-    pub(super) fn settle(&mut self, way: Way, books: Books<'_>) {
+    pub(super) fn settle(&mut self, books: Books<'_>) {
         if self.frames == 0 {
             return;
         }
@@ -53,7 +59,7 @@ impl Tally {
         let port = counters.port(self.remote);
         let tunnel = overlays.remote(self.remote).map(|remote| remote.tunnel);
         let traffic = tunnel.and_then(|tunnel| overlays.traffic(self.overlay, tunnel)?.of(worker));
-        match way {
+        match self.way {
             Way::In => {
                 port.rx_frames.add(self.frames);
                 port.rx_bytes.add(self.bytes);

@@ -56,7 +56,7 @@ pub fn remote(setup: &Setup) -> RemoteView {
         underlay: 0,
         address: address(setup.dst),
         local: address(setup.src),
-        group: [0; 16],
+        group: None,
         learning: true,
         gbp: setup.gbp,
         outlet: UPLINK,

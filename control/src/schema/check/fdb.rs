@@ -87,7 +87,7 @@ fn check_tunnel(
 }
 
 /// For messages: a VLAN, or none.
-fn shown(vlan: Option<VlanId>) -> String {
+pub fn shown(vlan: Option<VlanId>) -> String {
     vlan.map_or("untagged frames (VLAN 0)".to_owned(), |vlan| format!("VLAN {vlan}"))
 }
 

@@ -12,6 +12,8 @@ mod underlays;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
+pub use fdb::shown;
+
 use super::error::Errors;
 use super::nearest::nearest;
 use super::section::Marks;
@@ -133,7 +135,7 @@ fn is_on_link(router: IpAddr, addresses: &[IpPrefix]) -> bool {
 
 fn check_limits(config: &Config, places: &Places, errors: &mut Errors<'_>) {
     let limits = &config.limits;
-    let remotes = config.tunnels.iter().map(|tunnel| tunnel.remotes.len()).sum();
+    let remotes = config.tunnels.iter().map(|tunnel| tunnel.places().count()).sum();
     let counts = [
         ("ports", config.all_ports(), limits.ports, places.ports.last()),
         ("fdb", config.fdb.len(), limits.fdb, places.fdb.last()),

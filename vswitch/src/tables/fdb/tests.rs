@@ -103,6 +103,7 @@ fn what_is_loaded_gives_way_to_stations_of_this_host_alone() {
     fdb.remove(host);
     fdb.set_bridge_limit(1, 0);
     fdb.load(host, remote, false).expect("there is room");
+    assert_eq!(fdb.foresee(host, 1), Learned::LimitBridge);
     assert_eq!(fdb.learn(host, 1, 0, 5).outcome, Learned::LimitBridge);
     fdb.unload(host);
     assert_eq!((fdb.port_len(1), fdb.bridge_len(1), fdb.len()), (0, 0, 0));
