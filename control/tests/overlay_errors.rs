@@ -461,6 +461,15 @@ fn more_than_the_limits() {
         "[limits]\nremotes = 2\n[[bridge]]",
         "[limits]: `remotes = 2` is a limit, but the configuration has 3 of them; raise it: `remotes = 3`",
     );
+    // A group has a number, too.
+    let remotes = "remote = [\"192.0.2.2\", \"198.51.100.2\"]";
+    assert_errors(
+        &[
+            ("[[bridge]]", "[limits]\nremotes = 3\n[[bridge]]"),
+            (remotes, &format!("{remotes}\nlocal = \"192.0.2.1\"\ngroup = \"239.1.1.1\"")),
+        ],
+        &["[limits]: `remotes = 3` is a limit, but the configuration has 4 of them; raise it: `remotes = 4`"],
+    );
     assert_error(
         "[[bridge]]",
         "[limits]\nports = 65000\nremotes = 1000\n[[bridge]]",

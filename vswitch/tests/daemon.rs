@@ -200,12 +200,15 @@ fn a_load_with_a_mistake_changes_nothing() {
     let mut client = Client::connect(&folder.socket(), Duration::from_secs(20)).unwrap();
     let port = |name: &str| FdbEntry { place: Place::Port(name.parse().unwrap()), ..at_port(2) };
     let bridge = FdbEntry { bridge: "bleu".parse().unwrap(), ..at_port(2) };
+    let at_ipv6 = Place::Remote { tunnel: "dc".parse().unwrap(), remote: "2001:db8::2".parse().unwrap() };
+    let at_ipv6 = FdbEntry { place: at_ipv6, ..at_port(2) };
     let ip = |number, ip: &str| FdbEntry { ip: ip.parse().ok(), ..at_port(number) };
     for (wrong, says) in [
         (vec![bridge], "bridge \"bleu\" does not exist; nearest is \"blue\""),
         (vec![port("wbe1")], "port \"wbe1\" does not exist; nearest is \"web1\""),
         (vec![port("uplink")], "port \"uplink\" is not in bridge \"blue\""),
         (vec![at_remote(2, 1)], "192.0.2.1 is an address of our own"),
+        (vec![at_ipv6], "underlay \"core\" has no address to reach 2001:db8::2 from"),
         (vec![at_port(1)], "an entry before this one says that it is elsewhere"),
         (vec![ip(3, "224.0.0.1")], "224.0.0.1 is not the address of a host"),
         (vec![ip(3, "10.0.0.1"), ip(4, "10.0.0.1")], "another station has 10.0.0.1"),
@@ -216,9 +219,17 @@ fn a_load_with_a_mistake_changes_nothing() {
         assert!(error.message.contains(says), "{error}");
         assert_eq!((error.data.errors.len(), error.data.errors[0].line), (1, number), "{error}");
     }
-    let error = load(&mut client, "evpn", true, (3..7).map(|last| at_remote(last.into(), last)).collect());
+    let at_remotes =
+        |lasts: std::ops::Range<u8>| lasts.map(|last| at_remote(last.into(), last)).collect::<Vec<_>>();
+    let error = load(&mut client, "evpn", true, at_remotes(3..7));
     assert!(error.unwrap_err().to_string().contains("[limits] remotes"));
     assert_eq!(kinds(&mut client), []);
+    assert_eq!(load(&mut client, "evpn", true, at_remotes(3..6)).unwrap(), [3, 0, 0]);
+    assert_eq!(
+        load(&mut client, "evpn", true, at_remotes(6..9)).unwrap(),
+        [3, 0, 3],
+        "those before make room"
+    );
 }
 
 #[test]

@@ -113,10 +113,16 @@ fn what_one_remote_sends_goes_to_no_other() {
     assert!(lab.is_conserved());
 }
 
+/// To the switch itself.
+const PING: &str =
+    "eth(src=02:00:00:00:09:02,dst=02:00:00:00:09:01) ipv4(src=192.0.2.2,dst=192.0.2.1) icmp(type=8)";
+
 #[test]
 fn only_what_is_configured_is_let_in() {
     let inner = frame(mac(1), mac(9), 50);
     let good = wrapped(Kind::Vxlan, 2, VNI, &inner);
+    const SERVICE_TAG: [u8; 4] = [0x88, 0xa8, 0, 0];
+    let ping = build(PING).unwrap();
     let changed = |at: usize, byte: u8| {
         let mut bytes = good.clone();
         bytes[at] = byte;
@@ -136,6 +142,17 @@ fn only_what_is_configured_is_let_in() {
         ("another type", changed(23, 47), DropReason::Unclaimed),
         ("too short inside", wrapped(Kind::Vxlan, 2, VNI, &inner[..13]), DropReason::InnerTooShort),
         ("not a tunnel's", frame(mac(77), mac(9), 50), DropReason::NotOurs),
+        // Of VLAN 0, as untagged frames are: but an 802.1ad tag is another network's.
+        (
+            "another network's tag",
+            [&good[..12], &SERVICE_TAG, &good[12..]].concat(),
+            DropReason::UnderlayVlan,
+        ),
+        (
+            "another network's ping",
+            [&ping[..12], &SERVICE_TAG, &ping[12..]].concat(),
+            DropReason::UnderlayVlan,
+        ),
     ];
     for (name, bytes, reason) in cases {
         let mut lab = lab(Kind::Vxlan);
@@ -153,9 +170,7 @@ fn what_may_be_for_the_switch_itself_goes_to_its_agent_and_the_agents_frames_to_
     let ask = build("eth(src=02:00:00:00:09:02,dst=ff:ff:ff:ff:ff:ff) arp(op=1,spa=192.0.2.2,tpa=192.0.2.1)")
         .unwrap();
     assert_eq!(lab.pass(UPLINK, &ask), [(AGENT, ask)]);
-    let ping =
-        "eth(src=02:00:00:00:09:02,dst=02:00:00:00:09:01) ipv4(src=192.0.2.2,dst=192.0.2.1) icmp(type=8)";
-    let ping = build(ping).unwrap();
+    let ping = build(PING).unwrap();
     assert_eq!(lab.pass(UPLINK, &ping), [(AGENT, ping)]);
     let reply = frame(NEXT_HOP, OUR_MAC, 50);
     assert_eq!(lab.pass(AGENT, &reply), [(UPLINK, reply)]);

@@ -546,6 +546,26 @@ fn a_station_takes_what_its_network_takes() {
 }
 
 #[test]
+fn ports_take_the_places_of_stations_that_go_with_the_same_change() {
+    let text = |addresses: &str, ports: &[&str]| {
+        let port = |name: &&str| format!("[[port]]\nname = \"{name}\"\nbridge = \"blue\"\ntype = \"null\"\n");
+        let head = "[switch]\nworkers = [0]\n[limits]\nframes = 1024\nports = 3\n";
+        let ports: String = ports.iter().map(port).collect();
+        Config::parse(&format!("{head}[[bridge]]\nname = \"blue\"\n{addresses}{ports}"), "test")
+    };
+    let address = "address = \"10.0.0.1/24\"\n";
+    let stage = Arc::new(Stage::default());
+    let switch = stage.start(text(address, &["a", "b"]).unwrap(), AtStart::Refuse);
+    assert!(text(address, &["a", "b", "c"]).is_err(), "the station counts");
+    apply(&switch, text("", &["a", "b", "c"]).unwrap()).unwrap();
+    assert!(["a", "b", "c"].iter().all(|port| is_up(&switch, port)));
+    let indices = |state: &State| state.ports.values().map(|port| port.index).collect::<Vec<_>>();
+    let mut taken = indices(&switch.lock());
+    taken.sort_unstable();
+    assert_eq!(taken, [0, 1, 2]);
+}
+
+#[test]
 fn a_host_that_two_tunnels_reach_gets_one_copy_of_a_flood() {
     let tunnel = |name: &str, kind: &str, remotes: &str| {
         format!("[[tunnel]]\nname = \"{name}\"\ntype = \"{kind}\"\nunderlay = \"core\"\nremote = {remotes}\n")
