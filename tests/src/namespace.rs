@@ -74,6 +74,16 @@ impl Namespace {
         run(Command::new("ip").args(["-n", &self.name]).args(arguments.split_whitespace()))
     }
 
+    /// The MAC address that its kernel knows of a neighbour.
+    ///
+    /// # Panics
+    /// When it knows none.
+    pub fn neighbour(&self, address: &str) -> String {
+        let known = self.ip(&format!("neighbour show {address}"));
+        let mac = known.split_once("lladdr ").and_then(|(_, rest)| rest.split(' ').next());
+        mac.unwrap_or_else(|| panic!("{address} is not known: {known:?}")).to_owned()
+    }
+
     /// Deletes the namespace now, while the value lives on, to see what the switch makes of that.
     pub fn delete(&self) {
         run(Command::new("ip").args(["netns", "delete", &self.name]));

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -16,7 +16,7 @@ use crate::namespace::{Namespace, run};
 use crate::probe::datagram::RoundTrips;
 use crate::probe::stream::Exchange;
 use crate::service::Service;
-use crate::wait::{SOON, wait_until};
+use crate::wait::{BACK, SOON, wait_until};
 
 /// How long a file transfer may take at most.
 const TRANSFER: Duration = Duration::from_secs(120);
@@ -56,6 +56,14 @@ pub fn count_pings(from: &Namespace, to: IpAddr, count: u32) -> u32 {
 pub fn probe<T: DeserializeOwned>(inside: &Namespace, arguments: &[&str]) -> T {
     let text = run(inside.command(binary("netprobe")).args(arguments));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("netprobe {arguments:?}: {error} in {text}"))
+}
+
+/// Sends a frame, in hexadecimal digits, `count` times by an interface.
+///
+/// # Panics
+/// When it cannot be sent.
+pub fn send_frames(from: &Namespace, interface: &str, frame: &str, count: u64) {
+    run(from.command(binary("netprobe")).args(["frame-send", interface, frame, &count.to_string()]));
 }
 
 /// Starts a `netprobe` that says `ready` and goes on in the background.
@@ -173,6 +181,18 @@ impl Pings {
     pub fn await_answers(&self, count: usize) {
         let before = self.answers().len();
         wait_until("pings are answered", SOON, || self.answers().len() >= before + count);
+    }
+
+    /// Waits until five more are answered, which may not take longer than what counts as at once.
+    ///
+    /// # Panics
+    /// When it does.
+    pub fn assert_back(&self, what: &str) {
+        let start = Instant::now();
+        self.await_answers(5);
+        let took = start.elapsed();
+        println!("{what}, and back: five answers within {took:?}");
+        assert!(took < BACK, "{what}: {took:?}");
     }
 }
 

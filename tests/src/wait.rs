@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 /// tests; only a failing test ever waits this long.
 pub const SOON: Duration = Duration::from_secs(10);
 
+/// What comes back within this time of a change counts as back at once: a second, and one for a machine whose two
+/// cores are busy with other tests.
+pub const BACK: Duration = Duration::from_secs(2);
+
 /// How long between two looks at a condition.
 const PAUSE: Duration = Duration::from_millis(5);
 

@@ -6,10 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use vswitch_tests::ctl::number;
 use vswitch_tests::lab::{assert_conserved, await_up};
-use vswitch_tests::namespace::run;
 use vswitch_tests::probe::frames::Sent;
 use vswitch_tests::probe::numbered::Order;
-use vswitch_tests::traffic::{assert_exchange, await_ping, pings, probe, probe_service};
+use vswitch_tests::traffic::{assert_exchange, await_ping, pings, probe, probe_service, send_frames};
 use vswitch_tests::wait::SOON;
 use vswitch_tests::{Attachment, Container, Lab, binaries, wait_until};
 
@@ -22,13 +21,8 @@ fn frame(destination: &str, source: &str, vlan: Option<u16>) -> String {
     format!("{:0<120}", format!("{destination}{source}{tag}{ETHERTYPE}"))
 }
 
-fn send(from: &Container, frame: &str, count: u32) {
-    run(from.namespace.command(binaries::binary("netprobe")).args([
-        "frame-send",
-        "eth0",
-        frame,
-        &count.to_string(),
-    ]));
+fn send(from: &Container, frame: &str, count: u64) {
+    send_frames(&from.namespace, "eth0", frame, count);
 }
 
 /// Runs `traffic` and returns which of our frames then arrive at each of `ends`, in hexadecimal digits.

@@ -1,21 +1,23 @@
 //! The demo of a bridge over three hosts: all that it shows is there, and nothing of it stays, also when it is
 //! interrupted.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::process::{self, Child, Command, Stdio};
+use std::process::{self, Command, Stdio};
 use std::time::Duration;
+use std::{env, fs};
 
 use vswitch_tests::binaries::{binary, workspace};
 use vswitch_tests::namespace::run;
+use vswitch_tests::service::Service;
 use vswitch_tests::wait::wait_for;
 
 /// The demo in a process group of its own, as a terminal would have it; `tag` is in the names of its namespaces.
-fn start(tag: &str) -> Child {
+fn command(tag: &str) -> Command {
     let programs = binary("vswitchd").parent().expect("a program lies in a folder").to_owned();
     let mut command = Command::new(workspace().join("scripts/demo"));
     command.args(["overlay", "--seconds", "1"]).env("BIN", programs).env("LAB", tag).process_group(0);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the demo starts")
+    command
 }
 
 /// Namespaces of tests that a later one sweeps away are called so.
@@ -26,15 +28,17 @@ fn tag(name: &str) -> String {
 fn assert_nothing_is_left(tag: &str) {
     let namespaces = run(Command::new("ip").args(["netns", "list"]));
     assert!(!namespaces.contains(tag), "{namespaces}");
+    let folders = fs::read_dir(env::temp_dir()).expect("a folder").flatten();
+    let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let left: Vec<String> = names.filter(|name| name.starts_with(tag)).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
 fn a_bridge_over_three_hosts_is_shown() {
     let tag = tag("show");
-    let mut demo = start(&tag);
-    let mut shown = String::new();
-    demo.stdout.take().expect("a pipe").read_to_string(&mut shown).expect("it writes text");
-    assert!(demo.wait().expect("a child").success(), "{shown}");
+    let shown =
+        Service::start(&mut command(&tag), "Three hosts and a router").finish(Duration::from_secs(120));
     assert_nothing_is_left(&tag);
     assert_eq!(shown.matches("20/20 answered").count(), 7, "{shown}");
     let speeds: Vec<f64> = ["web to db (NVGRE)", "web to cache (VXLAN)"]
@@ -58,7 +62,7 @@ fn a_bridge_over_three_hosts_is_shown() {
 #[test]
 fn an_interrupted_demo_leaves_nothing() {
     let tag = tag("stop");
-    let mut demo = start(&tag);
+    let mut demo = command(&tag).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it starts");
     let mut lines = BufReader::new(demo.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.contains("20/20 answered")), "it ended before it showed anything");
     // As a terminal does it: to all of its processes.

@@ -1,7 +1,6 @@
 //! Whether the other end of a tunnel is there, as BFD finds out: between two switches of ours, next to each other and
 //! behind routers, and with BIRD, another implementation.
 
-use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,7 @@ use vswitch_tests::ctl::number;
 use vswitch_tests::lab::{assert_conserved, await_up};
 use vswitch_tests::service::Service;
 use vswitch_tests::traffic::{await_ping, pings};
-use vswitch_tests::wait::SOON;
+use vswitch_tests::wait::{SOON, comes_true};
 use vswitch_tests::{Attachment, Container, Ctl, Daemon, Lab, Namespace, wait_until};
 
 /// Three intervals of 300 ms, and time for a machine whose two cores are busy with other tests.
@@ -37,9 +36,8 @@ fn remote(ctl: &Ctl) -> Value {
 
 fn await_state(ctl: &Ctl, state: &str, deadline: Duration) {
     let start = Instant::now();
-    while remote(ctl)["state"] != state {
-        assert!(start.elapsed() < deadline, "the remote is not {state}: {:#?}", remote(ctl));
-    }
+    let is_there = comes_true(deadline, || remote(ctl)["state"] == state);
+    assert!(is_there, "the remote is not {state}: {:#?}", remote(ctl));
     println!("{state} after {:?}", start.elapsed());
 }
 
@@ -71,11 +69,11 @@ impl Pair {
     }
 
     /// The middle is cut, and mended.
-    fn come_and_go(mut self, seconds_until_found: u64) {
+    fn come_and_go(mut self) {
         let [near, far] = &self.containers;
         let ctls = self.daemons.each_ref().map(Daemon::ctl);
         for ctl in &ctls {
-            await_state(ctl, "up", Duration::from_secs(seconds_until_found));
+            await_state(ctl, "up", SOON);
         }
         await_ping(&near.namespace, far.v4);
         assert_eq!(remote(&ctls[0])["bfd"]["state"], "up");
@@ -123,7 +121,7 @@ fn bridge(network: &Namespace) {
 #[test]
 fn a_neighbour_that_goes_and_comes() {
     let underlays = ["address = [\"2001:db8::1/64\"]", "address = [\"2001:db8::2/64\"]"];
-    Pair::new(underlays, ["2001:db8::1", "2001:db8::2"], |_, network| bridge(network)).come_and_go(10);
+    Pair::new(underlays, ["2001:db8::1", "2001:db8::2"], |_, network| bridge(network)).come_and_go();
 }
 
 #[test]
@@ -143,7 +141,7 @@ fn a_remote_behind_routers_that_goes_and_comes() {
         network.ip(&format!("route add {other}"));
     };
     let pair = Pair::new([&underlays[0], &underlays[1]], ["192.0.2.1", "192.0.2.129"], prepare);
-    pair.come_and_go(10);
+    pair.come_and_go();
 }
 
 #[test]
@@ -162,7 +160,7 @@ fn another_implementation_agrees() {
             "router id 192.0.2.2;\nprotocol device {{ }}\nprotocol bfd {{\n  interface \"eth0\" {{ interval 200 ms; multiplier 3; }};\n  \
              neighbor {ours} dev \"eth0\" local {theirs};\n}}\n"
         );
-        fs::write(lab.folder().join("bird.conf"), text).expect("a file can be written");
+        lab.write("bird.conf", &text);
         let start = || {
             // It says that it has started where errors are said.
             let line = format!("exec bird -d -c {folder}/bird.conf -s {folder}/bird.ctl 2>&1");

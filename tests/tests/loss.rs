@@ -2,11 +2,10 @@
 //! comes back when the device does.
 
 use serde_json::Value;
-use vswitch_tests::binaries::binary;
 use vswitch_tests::ctl::number;
 use vswitch_tests::lab::{assert_conserved, await_up};
 use vswitch_tests::namespace::run;
-use vswitch_tests::traffic::{await_ping, pings};
+use vswitch_tests::traffic::{await_ping, pings, send_frames};
 use vswitch_tests::wait::SOON;
 use vswitch_tests::{Attachment, Container, Ctl, Lab, wait_until};
 
@@ -124,8 +123,7 @@ fn frames_that_the_kernel_loses_in_front_of_a_port_are_counted() {
     let pid = daemon.pid().to_string();
     run(std::process::Command::new("kill").args(["-STOP", &pid]));
     let frame = format!("ffffffffffff02000000000788b5{}", "00".repeat(46));
-    let mut flood = container.namespace.command(binary("netprobe"));
-    run(flood.args(["frame-send", "eth0", &frame, &FRAMES.to_string()]));
+    send_frames(&container.namespace, "eth0", &frame, FRAMES);
     run(std::process::Command::new("kill").args(["-CONT", &pid]));
     wait_until("every frame is received or missed", SOON, || {
         let port = port();

@@ -8,8 +8,9 @@ use serde_json::Value;
 use vswitch_tests::cases::scaled;
 use vswitch_tests::lab::{assert_conserved, await_up};
 use vswitch_tests::namespace::{Namespace, run};
-use vswitch_tests::traffic::{Pings, assert_exchange, await_ping, iperf, iperf_server, pings};
-use vswitch_tests::wait::SOON;
+use vswitch_tests::probe::frames::{ipv4_header, to_hex, with_sum};
+use vswitch_tests::traffic::{Pings, assert_exchange, await_ping, iperf, iperf_server, pings, send_frames};
+use vswitch_tests::wait::{BACK, SOON};
 use vswitch_tests::{Attachment, Container, Ctl, Daemon, Lab, wait_until};
 
 /// The address that the other host's overlay has.
@@ -35,17 +36,7 @@ impl Pair {
     }
 
     fn configuration(&self) -> String {
-        Self::with(&self.container.port(""))
-    }
-
-    /// A configuration with these ports of containers.
-    fn with(port: &str) -> String {
-        format!(
-            "[switch]\nworkers = [1]\n[[bridge]]\nname = \"blue\"\nvni = 5001\n{port}\n\
-             [[port]]\nname = \"uplink\"\ntype = \"afxdp\"\ndevice = \"up0\"\n\
-             [[underlay]]\nname = \"core\"\nport = \"uplink\"\n\
-             [[tunnel]]\nname = \"dc\"\ntype = \"vxlan\"\nunderlay = \"core\"\nremote = [\"192.0.2.2\"]\n"
-        )
+        configuration(&self.container.port(""), "vxlan", "192.0.2.2")
     }
 
     fn await_overlay(&self) {
@@ -55,6 +46,16 @@ impl Pair {
     fn neighbour(&self) -> String {
         self.lab.host.ip("neighbour show 192.0.2.2 dev up0")
     }
+}
+
+/// With these ports of containers, and a tunnel over the host's uplink.
+fn configuration(ports: &str, kind: &str, remote: &str) -> String {
+    format!(
+        "[switch]\nworkers = [1]\n[[bridge]]\nname = \"blue\"\nvni = 5001\n{ports}\n\
+         [[port]]\nname = \"uplink\"\ntype = \"afxdp\"\ndevice = \"up0\"\n\
+         [[underlay]]\nname = \"core\"\nport = \"uplink\"\n\
+         [[tunnel]]\nname = \"dc\"\ntype = \"{kind}\"\nunderlay = \"core\"\nremote = [\"{remote}\"]\n"
+    )
 }
 
 /// Makes a host's uplink, to another host.
@@ -213,7 +214,7 @@ fn a_container_is_made_with_what_tunnels_leave() {
     ];
     let ports: String =
         containers.iter().map(|container| container.port("").replace("mtu = 0\n", "")).collect();
-    let mut daemon = pair.lab.start(&Pair::with(&ports));
+    let mut daemon = pair.lab.start(&configuration(&ports, "vxlan", "192.0.2.2"));
     let all_have = |daemon: &Daemon, mtu: u32| {
         for container in &containers {
             await_up(&daemon.ctl(), &[&container.name]);
@@ -298,10 +299,6 @@ fn a_vxlan_device_of_the_kernel_on_the_port_is_named() {
     daemon.stop();
 }
 
-/// What is over within this time of a change counts as going on at once: a second, and one for a machine whose two
-/// cores are busy with other tests.
-const BACK: Duration = Duration::from_secs(2);
-
 /// Two hosts that share their uplinks with a switch of ours each, and two routers between them.
 struct Routed {
     containers: [Container; 2],
@@ -351,13 +348,7 @@ impl Routed {
         }
         let hosts = [address(1, 1), address(2, 1)];
         let start = |number: usize| {
-            let (port, remote) = (containers[number].port(""), &hosts[1 - number]);
-            labs[number].start(&format!(
-                "[switch]\nworkers = [1]\n[[bridge]]\nname = \"blue\"\nvni = 5001\n{port}\n\
-                 [[port]]\nname = \"uplink\"\ntype = \"afxdp\"\ndevice = \"up0\"\n\
-                 [[underlay]]\nname = \"core\"\nport = \"uplink\"\n\
-                 [[tunnel]]\nname = \"dc\"\ntype = \"{kind}\"\nunderlay = \"core\"\nremote = [\"{remote}\"]\n"
-            ))
+            labs[number].start(&configuration(&containers[number].port(""), kind, &hosts[1 - number]))
         };
         let daemons = [start(0), start(1)];
         Self { containers, daemons, routers, hosts, _labs: labs }
@@ -426,27 +417,15 @@ fn a_narrow_link_is_found_out_geneve_over_ipv6() {
 
 /// An error of the first router as a frame: of so many bytes at most, about a tunnel's packet from and to.
 fn too_big(mac: &str, mtu: u16, from: [u8; 4], to: [u8; 4], protocol: u8, port: u16) -> String {
-    let with_sum = |mut bytes: Vec<u8>, at: usize| {
-        let sum: u32 = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-        bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-        bytes
-    };
-    let header = |total: u16, protocol: u8, from: [u8; 4], to: [u8; 4]| {
-        let [high, low] = total.to_be_bytes();
-        let fixed = [0x45, 0, high, low, 0, 0, 0x40, 0, 64, protocol, 0, 0];
-        with_sum([&fixed[..], &from, &to].concat(), 10)
-    };
     let mut error = vec![3, 4, 0, 0, 0, 0];
     error.extend(mtu.to_be_bytes());
-    error.extend(header(1500, protocol, from, to));
+    error.extend(ipv4_header(1500, protocol, from, to));
     error.extend([0xc0, 1]);
     error.extend(port.to_be_bytes());
     error.extend([5, 0xc8, 0, 0]);
     let error = with_sum(error, 2);
-    let header = header(20 + error.len() as u16, 1, [10, 77, 1, 254], [10, 77, 1, 1]);
-    let hex = [header, error].concat().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    format!("{}0200000000fe0800{hex}", mac.replace(':', ""))
+    let header = ipv4_header(20 + error.len() as u16, 1, [10, 77, 1, 254], [10, 77, 1, 1]);
+    format!("{}0200000000fe0800{}", mac.replace(':', ""), to_hex(&[header, error].concat()))
 }
 
 #[test]
@@ -454,19 +433,10 @@ fn an_error_is_believed_if_it_quotes_a_tunnel_and_never_wholly() {
     let mut routed = Routed::new("vxlan", 4);
     wait_until("the way is known", SOON, || routed.mtu(0) == 1500);
     let router = &routed.routers[0];
-    let neighbours = router.ip("neighbour show 10.77.1.1");
-    let mac = neighbours
-        .split_once("lladdr ")
-        .expect("it was asked")
-        .1
-        .split(' ')
-        .next()
-        .expect("a MAC")
-        .to_owned();
-    let netprobe = vswitch_tests::binaries::binary("netprobe");
+    let mac = router.neighbour("10.77.1.1");
     let say = |mtu, from, to, protocol, port| {
         let frame = too_big(&mac, mtu, from, to, protocol, port);
-        router.run(&format!("{} frame-send down0 {frame}", netprobe.display()));
+        send_frames(router, "down0", &frame, 1);
     };
     let (ours, theirs, other) = ([10, 77, 1, 1], [10, 77, 2, 1], [10, 77, 1, 9]);
     say(700, ours, theirs, 17, 4790);

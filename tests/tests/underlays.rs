@@ -10,15 +10,11 @@ use serde_json::Value;
 use vswitch_tests::lab::{assert_conserved, await_up};
 use vswitch_tests::namespace::Namespace;
 use vswitch_tests::traffic::{Pings, assert_exchange, await_ping, probe_service};
-use vswitch_tests::wait::{SOON, wait_until};
+use vswitch_tests::wait::{SOON, comes_true, wait_until};
 use vswitch_tests::{Attachment, Container, Ctl, Daemon, Lab};
 
 /// The station behind the tunnel.
 const FAR: &str = "10.9.0.100";
-
-/// What comes back within this time of a change counts as back at once: a second, and one for a machine whose two
-/// cores are busy with other tests.
-const BACK: Duration = Duration::from_secs(2);
 
 fn far() -> IpAddr {
     FAR.parse().expect("an address")
@@ -178,27 +174,18 @@ struct Change<'a> {
 impl Change<'_> {
     /// Waits until the tunnel is said to be down, and why.
     fn await_reason(&self, what: &str, reason: &str) {
-        let mut last = Value::Null;
-        let start = Instant::now();
-        while start.elapsed() < SOON {
+        let (mut last, start) = (Value::Null, Instant::now());
+        let is_told = comes_true(SOON, || {
             last = self.ctl.json(&["tunnel", "show", "dc"])["reason"].take();
-            if last.as_str().is_some_and(|text| text.contains(reason)) {
-                println!("{what}: {last} after {:?}", start.elapsed());
-                return;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        panic!("{what}: the tunnel's reason is {last} instead of {reason:?}");
+            last.as_str().is_some_and(|text| text.contains(reason))
+        });
+        assert!(is_told, "{what}: the tunnel's reason is {last} instead of {reason:?}");
+        println!("{what}: {last} after {:?}", start.elapsed());
     }
 
     /// Waits until pings are answered again, which may not take long.
     fn assert_back(&self, what: &str) {
-        let (before, start) = (self.pings.answers().len(), Instant::now());
-        wait_until(&format!("pings are answered after: {what}"), SOON, || {
-            self.pings.answers().len() >= before + 5
-        });
-        println!("{what}, and back: five answers within {:?}", start.elapsed());
-        assert!(start.elapsed() < BACK, "{what}: {:?}", start.elapsed());
+        self.pings.assert_back(what);
         assert!(self.ctl.json(&["tunnel", "show", "dc"])["reason"].is_null(), "{what}");
     }
 }

@@ -195,6 +195,21 @@ pub fn relay(from: &str, to: &str) -> io::Result<()> {
     }
 }
 
+/// The header of an IPv4 packet of `total` bytes that may not be cut.
+pub fn ipv4_header(total: u16, protocol: u8, from: [u8; 4], to: [u8; 4]) -> Vec<u8> {
+    let [high, low] = total.to_be_bytes();
+    let fixed = [0x45, 0, high, low, 0, 0, 0x40, 0, 64, protocol, 0, 0];
+    with_sum([&fixed[..], &from, &to].concat(), 10)
+}
+
+/// An even number of bytes, with their checksum (RFC 1071) at `at`, where zeros are.
+pub fn with_sum(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
+    let sum: u32 = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    bytes
+}
+
 /// Bytes as hexadecimal digits.
 pub fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

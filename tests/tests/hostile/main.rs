@@ -587,7 +587,6 @@ attacks! {
     };
 }
 
-/// Each message that names a ring, of rings that there are not.
 /// Copies the memory of a front end whose rings stand still to a new file.
 fn copied(end: &FrontEnd) -> File {
     let fresh = memory(MEMORY, MemfdFlags::empty()).expect("a memfd");
@@ -597,7 +596,7 @@ fn copied(end: &FrontEnd) -> File {
     fresh
 }
 
-// A map that is kept too long would show frames that a stranger writes where the memory was.
+/// A map that is kept too long would show frames that a stranger writes where the memory was.
 #[test]
 fn a_memory_that_was_replaced_is_not_looked_at() {
     with_scene(|scene| {
@@ -641,6 +640,7 @@ fn set_enabled(end: &mut FrontEnd, on: bool) {
     end.settle().expect("the port answers");
 }
 
+/// Each message that names a ring, of rings that there are not.
 #[test]
 fn rings_that_there_are_not() {
     with_scene(|scene| {
