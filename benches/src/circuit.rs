@@ -53,7 +53,7 @@ const PORT: u16 = 4789;
 const VNI: u32 = 5001;
 
 /// What is around frames to or from the remote, which is number 2; we are number 1.
-fn setup(kind: Kind, from: u8, to: u8) -> Setup {
+pub fn setup(kind: Kind, from: u8, to: u8) -> Setup {
     Setup {
         kind,
         src_mac: [2, 0, 0, 0, 9, from],
@@ -97,7 +97,7 @@ fn stretch(snapshot: &mut Snapshot, kind: Kind) {
         gbp: false,
         outlet: 1,
         template: Template::new(&setup).map(Arc::new),
-        mtu: 1450,
+        mtu: kind.mtu_inside(1500, false),
     };
     let port = if kind == Kind::Nvgre { 0 } else { PORT };
     snapshot.overlays.put_remote(REMOTE, kind, port, remote);
@@ -186,7 +186,7 @@ impl Circuit {
     pub fn close(&mut self) {
         match self.tunnel {
             Some(kind) => {
-                self.turn_round(if kind == Kind::Nvgre { 42 } else { 50 });
+                self.turn_round(34 + kind.header_len());
                 self.hand_over(0);
             }
             None => self.hand_over(1),

@@ -18,7 +18,7 @@ use vswitch::tables::fdb::{Fdb, MacKey, Size};
 use vswitch::tables::versions::Witness;
 use vswitch::tunnel::template::ROOM;
 use vswitch::tunnel::{self, Claims, Fill, Inner, Kind, Memo, Setup, Template, vxlan};
-use vswitch_benches::circuit::{Circuit, Load};
+use vswitch_benches::circuit::{Circuit, Load, setup};
 
 /// A name and what runs so many batches.
 type Case = (&'static str, fn(usize));
@@ -222,36 +222,26 @@ fn join(frame: impl Fn(u8) -> Vec<u8>, left: usize, batches: usize) {
 fn template(kind: Kind, remote: &str) -> Option<Template> {
     let dst: IpAddr = remote.parse().ok()?;
     let src = if dst.is_ipv4() { [192, 0, 2, 1].into() } else { dst };
-    Template::new(&Setup {
-        kind,
-        src_mac: [2, 0, 0, 0, 0, 1],
-        dst_mac: [2, 0, 0, 0, 0, 2],
-        vlan: None,
-        src,
-        dst,
-        port: vxlan::PORT,
-        ttl: 64,
-        df: true,
-        dscp: None,
-        flow_id: None,
-        checksum: false,
-        gbp: false,
-    })
+    Template::new(&Setup { src, dst, ..setup(kind, 1, 2) })
 }
 
 fn fill(number: usize) -> Fill {
     Fill { vni: 5001, inner_len: 64, entropy: number as u32, ..Fill::default() }
 }
 
+/// A batch of frames inside a tunnel's.
+fn tunnel_frames(template: &Template) -> Vec<Vec<u8>> {
+    let wrapped = |number: usize| {
+        let mut outer = vec![0; template.len()];
+        template.write(&mut outer, &fill(number));
+        [outer, frame(number as u8).to_vec()].concat()
+    };
+    (0..BATCH).map(wrapped).collect()
+}
+
 fn tunnel_read(kind: Kind, remote: &str, batches: usize) {
     let Some(template) = template(kind, remote) else { return };
-    let frames: Vec<Vec<u8>> = (0..BATCH)
-        .map(|number| {
-            let mut outer = vec![0; template.len()];
-            template.write(&mut outer, &fill(number));
-            [outer, frame(number as u8).to_vec()].concat()
-        })
-        .collect();
+    let frames = tunnel_frames(&template);
     let claims = Claims { ports: &[(vxlan::PORT, Kind::Vxlan)], gre: true };
     let mut sum = 0;
     for _ in 0..batches {
@@ -267,13 +257,7 @@ fn tunnel_read(kind: Kind, remote: &str, batches: usize) {
 /// As `tunnel-read-vxlan`, but each frame is held against the one before.
 fn tunnel_again(batches: usize) {
     let Some(template) = template(Kind::Vxlan, "192.0.2.2") else { return };
-    let frames: Vec<Vec<u8>> = (0..BATCH)
-        .map(|number| {
-            let mut outer = vec![0; template.len()];
-            template.write(&mut outer, &fill(number));
-            [outer, frame(number as u8).to_vec()].concat()
-        })
-        .collect();
+    let frames = tunnel_frames(&template);
     let claims = Claims { ports: &[(vxlan::PORT, Kind::Vxlan)], gre: true };
     let first = tunnel::parse(&frames[0], frames[0].len(), claims);
     let Some(memo) = first.ok().flatten().and_then(|outer| Memo::new(&frames[0], &outer)) else { return };
